@@ -1,0 +1,22 @@
+"""The type of a tensor: its shape without the batch axis, and whether it has a batch axis at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """`shape` never counts the batch; parameters and what is computed from parameters alone are not `batched`."""
+
+    shape: tuple[int, ...]
+    batched: bool = True
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+    def __str__(self) -> str:
+        text = " x ".join(map(str, self.shape)) or "scalar"
+        return text if self.batched else f"[{text}]"

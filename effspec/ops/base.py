@@ -1,0 +1,132 @@
+"""What a row of the operator table is made of.
+
+A row states everything that effspec knows of an operator: its arguments in the language, how they become attributes of
+the IR, the shape of the result, its tensors and its cost.  Shapes never count the batch axis; axis 0 is channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from effspec.ir.graph import Attribute, Initializer
+from effspec.ir.types import TensorType
+
+Kind: TypeAlias = Literal[
+    "size",  # an integer >= 1
+    "count",  # an integer >= 0
+    "index",  # any integer
+    "pair",  # a size or [h, w]; the attribute is always (h, w)
+    "pad",  # a number, [h, w], [[top, bottom], [left, right]], "half" or "same"
+    "bool",
+    "real",
+    "sizes",  # a list of sizes
+    "axes",  # a list of axes (distinct integers)
+    "parts",  # a size, or a list of sizes
+    "text",  # one of `choices`
+    "init",  # an initializer
+    "layer",  # a layer: elaboration takes it, the IR never sees it
+]
+
+Attributes: TypeAlias = Mapping[str, Attribute]
+Types: TypeAlias = Sequence[TensorType]
+REQUIRED = object()
+
+
+class OpError(Exception):
+    """An operator cannot be applied: what is wrong, which argument is to blame (if one is), and what would help."""
+
+    def __init__(self, message: str, argument: str | None = None, help: str | None = None, code: str = "E0410") -> None:
+        super().__init__(message)
+        self.message, self.argument, self.help, self.code = message, argument, help, code
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument as the language spells it.
+
+    `default` is REQUIRED, a value, or a string "default.NAME" for one that is read from the model's contextual default.
+    """
+
+    name: str
+    kind: Kind
+    default: object = REQUIRED
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor that an operator owns, before it has a path."""
+
+    shape: tuple[int, ...]
+    init: Initializer
+    buffer: bool = False
+
+
+def no_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
+    return {}
+
+
+def no_macs(types: Types, attributes: Attributes, results: Types) -> int:
+    return 0
+
+
+def same_attributes(arguments: Mapping[str, object], types: Types) -> Attributes:
+    """The arguments are the attributes."""
+    return arguments  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Op:
+    """A row.
+
+    `arity`: "one" tensor, "two" tensors, a "list" of tensors, or "none" (a source).  `infix` is the Python and language
+    operator, where there is one.  `resolve` turns checked arguments into attributes (pads become numbers there), `infer`
+    gives the result types, `tensors` the weights and buffers, `macs` the multiply-adds of one image.  `infer` and
+    `resolve` raise OpError.  `linear` says that the operator is a linear map of its input (for the linear fold);
+    `inference` is "identity" for what vanishes at inference (dropout).
+    """
+
+    name: str
+    group: str
+    doc: str
+    infer: Callable[[Types, Attributes], tuple[TensorType, ...]]
+    arguments: tuple[Argument, ...] = ()
+    arity: Literal["one", "two", "list", "none"] = "one"
+    resolve: Callable[[Mapping[str, object], Types], Attributes] = same_attributes
+    tensors: Callable[[Types, Attributes], Mapping[str, Tensor]] = no_tensors
+    macs: Callable[[Types, Attributes, Types], int] = no_macs
+    infix: str | None = None
+    callable: bool = True
+    linear: bool = False
+    inference: Literal["compute", "identity"] = "compute"
+
+
+def same_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    """The result is like the (first) input."""
+    return (types[0],)
+
+
+def image(types: Types, op: str) -> tuple[int, int, int]:
+    """Channels, height and width of the only input, which has to be an image."""
+    shape = types[0].shape
+    if len(shape) != 3:
+        raise OpError(
+            f"{op} needs an image [channels, height, width], found shape {show(shape)}",
+            help="put it before flatten(), or reshape the tensor to three axes",
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def show(shape: Sequence[int]) -> str:
+    """A shape as messages print it: (24, 56, 56)."""
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def pair(value: Attribute) -> tuple[int, int]:
+    """A pair attribute as two integers."""
+    assert isinstance(value, tuple) and len(value) == 2
+    height, width = value
+    assert isinstance(height, int) and isinstance(width, int)
+    return height, width

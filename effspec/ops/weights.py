@@ -1,0 +1,294 @@
+"""Rows of the operators that own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import prod
+
+from effspec.ir.graph import Initializer
+from effspec.ir.types import TensorType
+from effspec.ops.base import (
+    Argument,
+    Attributes,
+    Op,
+    OpError,
+    Tensor,
+    Types,
+    image,
+    pair,
+    same_type,
+    show,
+)
+from effspec.ops.windows import resolve_window, window_output
+
+ZEROS = Initializer("constant", {"value": 0})
+ONES = Initializer("constant", {"value": 1})
+
+
+def _integer(attributes: Attributes, name: str) -> int:
+    value = attributes[name]
+    assert isinstance(value, int)
+    return value
+
+
+def _init(attributes: Attributes, arguments: str = "init") -> Initializer:
+    value = attributes[arguments]
+    assert isinstance(value, Initializer)
+    return value
+
+
+def _resolve_conv(arguments: Mapping[str, object], types: Types) -> Attributes:
+    attributes = resolve_window(arguments, types)
+    attributes["out_channels"] = attributes.pop("out")
+    attributes.pop("weight", None)
+    channels, groups = types[0].shape[0], attributes["groups"]
+    assert isinstance(groups, int)
+    for what, count in (("input", channels), ("output", attributes["out_channels"])):
+        assert isinstance(count, int)
+        if count % groups:
+            raise OpError(
+                f"{groups} groups do not divide {count} {what} channels",
+                "groups" if what == "input" else "out",
+                f"choose groups that divide both {channels} and {attributes['out_channels']}",
+                code="E0413",
+            )
+    return attributes  # type: ignore[return-value]
+
+
+def _conv_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    height, width = window_output(types, attributes, "conv")
+    return (TensorType((_integer(attributes, "out_channels"), height, width)),)
+
+
+def _conv_weight_shape(types: Types, attributes: Attributes) -> tuple[int, ...]:
+    channels, out = types[0].shape[0], _integer(attributes, "out_channels")
+    return (out, channels // _integer(attributes, "groups"), *pair(attributes["kernel_size"]))
+
+
+def _conv_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
+    # With a second input, that input is the weight (`conv(weight = layer)`).
+    tensors = {} if len(types) == 2 else {"weight": Tensor(_conv_weight_shape(types, attributes), _init(attributes))}
+    if attributes["bias"]:
+        tensors["bias"] = Tensor((_integer(attributes, "out_channels"),), ZEROS)
+    return tensors
+
+
+def _conv_macs(types: Types, attributes: Attributes, results: Types) -> int:
+    _, height, width = results[0].shape
+    return prod(_conv_weight_shape(types, attributes)) * height * width
+
+
+def _resolve_conv_transpose(arguments: Mapping[str, object], types: Types) -> Attributes:
+    if isinstance(arguments["pad"], str):
+        raise OpError("conv_transpose takes its pad as a number", "pad", "write `pad = 0` or the number to cut off")
+    return _resolve_conv(arguments, types)
+
+
+def _conv_transpose_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    _, *sizes = image(types, "conv_transpose")
+    padding, extra = attributes["padding"], pair(attributes["out_pad"])
+    assert isinstance(padding, tuple)
+    out = []
+    for size, k, s, d, pads, more in zip(
+        sizes,
+        pair(attributes["kernel_size"]),
+        pair(attributes["stride"]),
+        pair(attributes["dilation"]),
+        padding,
+        extra,
+        strict=True,
+    ):
+        before, after = pair(pads)
+        length = (size - 1) * s - before - after + d * (k - 1) + 1 + more
+        if length < 1:
+            raise OpError(f"conv_transpose cuts the whole image off: {size} becomes {length}", "pad", code="E0412")
+        out.append(length)
+    return (TensorType((_integer(attributes, "out_channels"), *out)),)
+
+
+def _conv_transpose_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
+    out, groups = _integer(attributes, "out_channels"), _integer(attributes, "groups")
+    shape = (types[0].shape[0], out // groups, *pair(attributes["kernel_size"]))
+    tensors = {"weight": Tensor(shape, _init(attributes))}
+    if attributes["bias"]:
+        tensors["bias"] = Tensor((out,), ZEROS)
+    return tensors
+
+
+def _conv_transpose_macs(types: Types, attributes: Attributes, results: Types) -> int:
+    _, height, width = types[0].shape
+    return prod(_conv_transpose_tensors(types, attributes)["weight"].shape) * height * width
+
+
+def _resolve_linear(arguments: Mapping[str, object], types: Types) -> Attributes:
+    if not types[0].shape:
+        raise OpError("linear needs at least one axis, found a scalar")
+    return {"out_features": arguments["out"], "bias": arguments["bias"], "init": arguments["init"]}  # type: ignore[dict-item]
+
+
+def _linear_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    return (TensorType((*types[0].shape[:-1], _integer(attributes, "out_features")), types[0].batched),)
+
+
+def _linear_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
+    out = _integer(attributes, "out_features")
+    tensors = {"weight": Tensor((out, types[0].shape[-1]), _init(attributes))}
+    if attributes["bias"]:
+        tensors["bias"] = Tensor((out,), ZEROS)
+    return tensors
+
+
+def _linear_macs(types: Types, attributes: Attributes, results: Types) -> int:
+    return types[0].numel * _integer(attributes, "out_features")
+
+
+def _batch_norm_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    if not types[0].shape or not types[0].batched:
+        raise OpError(f"batch_norm needs a batched tensor with channels, found shape {show(types[0].shape)}")
+    return (types[0],)
+
+
+def _scale_and_shift(shape: tuple[int, ...], attributes: Attributes) -> dict[str, Tensor]:
+    return {"weight": Tensor(shape, _init(attributes)), "bias": Tensor(shape, ZEROS)} if attributes["affine"] else {}
+
+
+def _batch_norm_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
+    shape = (types[0].shape[0],)
+    buffers = {"running_mean": Tensor(shape, ZEROS, buffer=True), "running_var": Tensor(shape, ONES, buffer=True)}
+    return _scale_and_shift(shape, attributes) | buffers
+
+
+def _normalised(types: Types, attributes: Attributes) -> tuple[int, ...]:
+    axes = attributes["axes"]
+    assert isinstance(axes, tuple)
+    return tuple(types[0].shape[axis] for axis in axes if isinstance(axis, int))
+
+
+def _layer_norm_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
+    return _scale_and_shift(_normalised(types, attributes), attributes)
+
+
+def _resolve_layer_norm(arguments: Mapping[str, object], types: Types) -> Attributes:
+    axes, rank = arguments["axes"], len(types[0].shape)
+    assert isinstance(axes, tuple)
+    found = sorted(axis + rank if axis < 0 else axis for axis in axes)
+    if not found or len(set(found)) != len(found) or found[0] < 0 or found[-1] >= rank:
+        raise OpError(f"axes {list(axes)} of layer_norm do not fit shape {show(types[0].shape)}", "axes")
+    return {**arguments, "axes": tuple(found)}  # type: ignore[dict-item]
+
+
+def _resolve_group_norm(arguments: Mapping[str, object], types: Types) -> Attributes:
+    groups = arguments["groups"]
+    assert isinstance(groups, int)
+    if not types[0].shape or types[0].shape[0] % groups:
+        raise OpError(
+            f"{groups} groups do not divide the channels of shape {show(types[0].shape)}", "groups", code="E0413"
+        )
+    return arguments  # type: ignore[return-value]
+
+
+def _group_norm_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
+    return _scale_and_shift((types[0].shape[0],), attributes)
+
+
+_INIT = Argument("init", "init", "default.init")
+_SCALE = Argument("init", "init", ONES)
+
+ROWS = (
+    Op(
+        "conv",
+        "weights",
+        "Convolution: weight [out, channels / groups, kh, kw], bias [out].",
+        _conv_type,
+        (
+            Argument("out", "size"),
+            Argument("k", "pair", 1),
+            Argument("s", "pair", 1),
+            Argument("pad", "pad", "default.pad"),
+            Argument("dil", "pair", 1),
+            Argument("groups", "size", 1),
+            Argument("bias", "bool", True),
+            Argument("weight", "layer", None),
+            _INIT,
+        ),
+        resolve=_resolve_conv,
+        tensors=_conv_tensors,
+        macs=_conv_macs,
+        linear=True,
+    ),
+    Op(
+        "conv_transpose",
+        "weights",
+        "Transposed convolution: weight [channels, out / groups, kh, kw], bias [out].",
+        _conv_transpose_type,
+        (
+            Argument("out", "size"),
+            Argument("k", "pair"),
+            Argument("s", "pair", 1),
+            Argument("pad", "pad", 0),
+            Argument("out_pad", "pair", 0),
+            Argument("dil", "pair", 1),
+            Argument("groups", "size", 1),
+            Argument("bias", "bool", True),
+            _INIT,
+        ),
+        resolve=_resolve_conv_transpose,
+        tensors=_conv_transpose_tensors,
+        macs=_conv_transpose_macs,
+        linear=True,
+    ),
+    Op(
+        "linear",
+        "weights",
+        "Matrix product on the last axis: weight [out, in], bias [out].",
+        _linear_type,
+        (Argument("out", "size"), Argument("bias", "bool", True), _INIT),
+        resolve=_resolve_linear,
+        tensors=_linear_tensors,
+        macs=_linear_macs,
+        linear=True,
+    ),
+    Op(
+        "batch_norm",
+        "weights",
+        "Batch normalisation over axis 0; `momentum` is PyTorch's (1 - TensorFlow's decay).",
+        _batch_norm_type,
+        (
+            Argument("eps", "real", Fraction(1, 100_000)),
+            Argument("momentum", "real", Fraction(1, 10)),
+            Argument("affine", "bool", True),
+            _SCALE,
+        ),
+        tensors=_batch_norm_tensors,
+        linear=True,
+    ),
+    Op(
+        "layer_norm",
+        "weights",
+        "Layer normalisation over `axes`, with the biased variance.",
+        same_type,
+        (
+            Argument("axes", "axes", (0,)),
+            Argument("eps", "real", Fraction(1, 1_000_000)),
+            Argument("affine", "bool", True),
+            _SCALE,
+        ),
+        resolve=_resolve_layer_norm,
+        tensors=_layer_norm_tensors,
+    ),
+    Op(
+        "group_norm",
+        "weights",
+        "Normalisation of `groups` groups of channels, with a weight and bias for each channel.",
+        same_type,
+        (
+            Argument("groups", "size"),
+            Argument("eps", "real", Fraction(1, 100_000)),
+            Argument("affine", "bool", True),
+            _SCALE,
+        ),
+        resolve=_resolve_group_norm,
+        tensors=_group_norm_tensors,
+    ),
+)
