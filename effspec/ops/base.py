@@ -18,6 +18,7 @@ Kind: TypeAlias = Literal[
     "count",  # an integer >= 0
     "index",  # any integer
     "pair",  # a size or [h, w]; the attribute is always (h, w)
+    "count_pair",  # a count or [h, w]; the attribute is always (h, w)
     "pad",  # a number, [h, w], [[top, bottom], [left, right]], "half" or "same"
     "bool",
     "real",
@@ -82,10 +83,11 @@ class Op:
     """A row.
 
     `arity`: "one" tensor, "two" tensors, a "list" of tensors, or "none" (a source).  `infix` is the Python and language
-    operator, where there is one.  `resolve` turns checked arguments into attributes (pads become numbers there), `infer`
-    gives the result types, `tensors` the weights and buffers, `macs` the multiply-adds of one image.  `infer` and
-    `resolve` raise OpError.  `linear` says that the operator is a linear map of its input (for the linear fold);
-    `inference` is "identity" for what vanishes at inference (dropout).
+    operator, where there is one.  `resolve` turns checked arguments into attributes (pads become numbers there),
+    `infer` gives the result types, `tensors` the weights and buffers, `macs` the multiply-adds of one image.  `infer`
+    and `resolve` raise OpError.  `linear` says that the operator is a linear map of its input (for the linear fold);
+    `inference` is "identity" for what vanishes at inference (dropout).  `attributes` names what the IR holds where that
+    differs from the arguments, `optional` what a node may hold beside them.
     """
 
     name: str
@@ -101,6 +103,13 @@ class Op:
     callable: bool = True
     linear: bool = False
     inference: Literal["compute", "identity"] = "compute"
+    attributes: tuple[str, ...] | None = None
+    optional: tuple[str, ...] = ()
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The attributes that every node of this operator has."""
+        return tuple(argument.name for argument in self.arguments) if self.attributes is None else self.attributes
 
 
 def same_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -116,6 +125,11 @@ def image(types: Types, op: str) -> tuple[int, int, int]:
             f"{op} needs an image [channels, height, width], found shape {show(shape)}",
             help="put it before flatten(), or reshape the tensor to three axes",
         )
+    if not types[0].batched:
+        raise OpError(
+            f"{op} needs an image of the batch, found a tensor {show(shape)} that is computed from parameters alone",
+            help="add it to or multiply it with something that comes from the input first",
+        )
     return shape[0], shape[1], shape[2]
 
 
@@ -130,3 +144,43 @@ def pair(value: Attribute) -> tuple[int, int]:
     height, width = value
     assert isinstance(height, int) and isinstance(width, int)
     return height, width
+
+
+def integer(value: Attribute) -> int:
+    """An attribute as one integer."""
+    assert isinstance(value, int)
+    return value
+
+
+def integers(value: Attribute) -> tuple[int, ...]:
+    """An attribute as a tuple of integers."""
+    assert isinstance(value, tuple)
+    return tuple(integer(item) for item in value)
+
+
+def resolve_axis(axis: object, types: Types, op: str, argument: str = "axis") -> int:
+    """An axis of the first input counted from the front; a negative one counts from the back."""
+    rank = len(types[0].shape)
+    assert isinstance(axis, int)
+    if not -rank <= axis < rank:
+        raise OpError(
+            f"{op} has no axis {axis} in a tensor of shape {show(types[0].shape)}",
+            argument,
+            f"axes are 0 to {rank - 1} here (the batch is not counted)" if rank else "a scalar has no axes",
+        )
+    return axis % rank
+
+
+def resolve_axes(axes: object, types: Types, op: str, argument: str = "axes") -> tuple[int, ...]:
+    """Distinct axes of the first input, ascending and counted from the front; at least one."""
+    assert isinstance(axes, tuple)
+    found = sorted(resolve_axis(axis, types, op, argument) for axis in axes)
+    if not found:
+        raise OpError(f"{op} needs at least one axis, found []", argument, "write for instance `axes = [1, 2]`")
+    if len(set(found)) != len(found):
+        raise OpError(
+            f"{op} names an axis twice: {list(axes)} of shape {show(types[0].shape)}",
+            argument,
+            "a negative axis counts from the back: name each axis once",
+        )
+    return tuple(found)

@@ -17,6 +17,7 @@ from effspec.ops.base import (
     Types,
     image,
     pair,
+    resolve_axes,
     same_type,
     show,
 )
@@ -38,6 +39,12 @@ def _init(attributes: Attributes, arguments: str = "init") -> Initializer:
     return value
 
 
+def _grouped_init(attributes: Attributes) -> Initializer:
+    """The initialiser with the number of groups beside its arguments: the fans of a grouped convolution need it."""
+    init, groups = _init(attributes), _integer(attributes, "groups")
+    return init if groups == 1 else Initializer(init.kind, {**init.args, "groups": groups})
+
+
 def _resolve_conv(arguments: Mapping[str, object], types: Types) -> Attributes:
     attributes = resolve_window(arguments, types)
     attributes["out_channels"] = attributes.pop("out")
@@ -57,6 +64,14 @@ def _resolve_conv(arguments: Mapping[str, object], types: Types) -> Attributes:
 
 
 def _conv_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    if len(types) == 2:
+        wanted = _conv_weight_shape(types, attributes)
+        if types[1].batched or types[1].shape != wanted:
+            raise OpError(
+                f"the layer given as `weight` makes shape {show(types[1].shape)} of a weight of shape {show(wanted)}",
+                "weight",
+                "a weight layer keeps the shape and reads nothing but parameters",
+            )
     height, width = window_output(types, attributes, "conv")
     return (TensorType((_integer(attributes, "out_channels"), height, width)),)
 
@@ -68,7 +83,9 @@ def _conv_weight_shape(types: Types, attributes: Attributes) -> tuple[int, ...]:
 
 def _conv_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
     # With a second input, that input is the weight (`conv(weight = layer)`).
-    tensors = {} if len(types) == 2 else {"weight": Tensor(_conv_weight_shape(types, attributes), _init(attributes))}
+    tensors = {}
+    if len(types) == 1:
+        tensors["weight"] = Tensor(_conv_weight_shape(types, attributes), _grouped_init(attributes))
     if attributes["bias"]:
         tensors["bias"] = Tensor((_integer(attributes, "out_channels"),), ZEROS)
     return tensors
@@ -82,7 +99,17 @@ def _conv_macs(types: Types, attributes: Attributes, results: Types) -> int:
 def _resolve_conv_transpose(arguments: Mapping[str, object], types: Types) -> Attributes:
     if isinstance(arguments["pad"], str):
         raise OpError("conv_transpose takes its pad as a number", "pad", "write `pad = 0` or the number to cut off")
-    return _resolve_conv(arguments, types)
+    attributes = _resolve_conv(arguments, types)
+    for more, step, hole in zip(
+        pair(attributes["out_pad"]), pair(attributes["stride"]), pair(attributes["dilation"]), strict=True
+    ):
+        if more >= max(step, hole):
+            raise OpError(
+                f"out_pad {more} of conv_transpose is not below the stride {step} or the dilation {hole}",
+                "out_pad",
+                f"choose one of the sizes that the stride leaves open: 0 to {max(step, hole) - 1}",
+            )
+    return attributes
 
 
 def _conv_transpose_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -110,7 +137,7 @@ def _conv_transpose_type(types: Types, attributes: Attributes) -> tuple[TensorTy
 def _conv_transpose_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
     out, groups = _integer(attributes, "out_channels"), _integer(attributes, "groups")
     shape = (types[0].shape[0], out // groups, *pair(attributes["kernel_size"]))
-    tensors = {"weight": Tensor(shape, _init(attributes))}
+    tensors = {"weight": Tensor(shape, _grouped_init(attributes))}
     if attributes["bias"]:
         tensors["bias"] = Tensor((out,), ZEROS)
     return tensors
@@ -170,12 +197,7 @@ def _layer_norm_tensors(types: Types, attributes: Attributes) -> Mapping[str, Te
 
 
 def _resolve_layer_norm(arguments: Mapping[str, object], types: Types) -> Attributes:
-    axes, rank = arguments["axes"], len(types[0].shape)
-    assert isinstance(axes, tuple)
-    found = sorted(axis + rank if axis < 0 else axis for axis in axes)
-    if not found or len(set(found)) != len(found) or found[0] < 0 or found[-1] >= rank:
-        raise OpError(f"axes {list(axes)} of layer_norm do not fit shape {show(types[0].shape)}", "axes")
-    return {**arguments, "axes": tuple(found)}  # type: ignore[dict-item]
+    return {**arguments, "axes": resolve_axes(arguments["axes"], types, "layer_norm")}  # type: ignore[dict-item]
 
 
 def _resolve_group_norm(arguments: Mapping[str, object], types: Types) -> Attributes:
@@ -194,6 +216,18 @@ def _group_norm_tensors(types: Types, attributes: Attributes) -> Mapping[str, Te
 
 _INIT = Argument("init", "init", "default.init")
 _SCALE = Argument("init", "init", ONES)
+
+_CONV_ATTRIBUTES = (
+    "out_channels",
+    "kernel_size",
+    "stride",
+    "padding",
+    "pad_mode",
+    "dilation",
+    "groups",
+    "bias",
+    "init",
+)
 
 ROWS = (
     Op(
@@ -216,6 +250,7 @@ ROWS = (
         tensors=_conv_tensors,
         macs=_conv_macs,
         linear=True,
+        attributes=_CONV_ATTRIBUTES,
     ),
     Op(
         "conv_transpose",
@@ -227,7 +262,7 @@ ROWS = (
             Argument("k", "pair"),
             Argument("s", "pair", 1),
             Argument("pad", "pad", 0),
-            Argument("out_pad", "pair", 0),
+            Argument("out_pad", "count_pair", 0),
             Argument("dil", "pair", 1),
             Argument("groups", "size", 1),
             Argument("bias", "bool", True),
@@ -237,6 +272,7 @@ ROWS = (
         tensors=_conv_transpose_tensors,
         macs=_conv_transpose_macs,
         linear=True,
+        attributes=(*_CONV_ATTRIBUTES, "out_pad"),
     ),
     Op(
         "linear",
@@ -248,6 +284,7 @@ ROWS = (
         tensors=_linear_tensors,
         macs=_linear_macs,
         linear=True,
+        attributes=("out_features", "bias", "init"),
     ),
     Op(
         "batch_norm",

@@ -65,12 +65,12 @@ def window_output(types: Types, attributes: Attributes, op: str) -> tuple[int, i
             raise OpError(
                 f"the kernel of {op} does not fit: it spans {extent}, the padded image {size + before + after}",
                 "k",
-                f"the image is {show(types[0].shape)} here; a larger input size, a smaller kernel or more pad would fit",
+                f"the image is {show(types[0].shape)} here; a larger input size, a smaller kernel or more pad fits",
                 code="E0412",
             )
         if attributes.get("ceil"):
             count = -(-space // s) + 1
-            # A window that starts past the image and its leading pad sees padding only, and is dropped (PyTorch's rule).
+            # A window that starts past the image and its leading pad sees padding only: PyTorch drops it.
             if (count - 1) * s >= size + before:
                 count -= 1
         else:
