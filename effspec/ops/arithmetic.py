@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from effspec.ir.types import TensorType
-from effspec.ops.base import Attributes, Op, OpError, Types, show
+from effspec.ops.base import REAL_LIMIT, Attributes, Op, OpError, Types, show
 
 
 def broadcast(types: Types, op: str) -> TensorType:
@@ -52,6 +52,8 @@ def _elementwise(name: str) -> Infer:
             return (broadcast(types, name),)
         scalar = attributes["scalar"]
         assert isinstance(scalar, int | Fraction)
+        if abs(scalar) > REAL_LIMIT:
+            raise OpError(f"the number beside the tensor in {name} is above 3.4e38, the largest of float32")
         if name == "div" and scalar == 0 and not attributes["scalar_left"]:
             raise OpError("a tensor is divided by 0", help="a small number in its place keeps the result finite")
         return (types[0],)

@@ -26,7 +26,7 @@ def resolve_window(arguments: Mapping[str, object], types: Types) -> dict[str, o
                 f'`pad = "half"` needs an odd kernel, found {kernel[0]} x {kernel[1]}'
                 + (f" dilated to {extents[0]} x {extents[1]}" if dilation != (1, 1) else ""),
                 "k",
-                "state the pad: `pad = 0`, `pad = \"same\"` or `pad = [[top, bottom], [left, right]]`",
+                'state the pad: `pad = 0`, `pad = "same"` or `pad = [[top, bottom], [left, right]]`',
                 code="E0411",
             )
         padding = tuple(((extent - 1) // 2, (extent - 1) // 2) for extent in extents)
