@@ -52,7 +52,7 @@ def _elementwise(name: str) -> Infer:
             return (broadcast(types, name),)
         scalar = attributes["scalar"]
         assert isinstance(scalar, int | Fraction)
-        if abs(scalar) > REAL_LIMIT:
+        if not -REAL_LIMIT <= scalar <= REAL_LIMIT:
             raise OpError(f"the number beside the tensor in {name} is above 3.4e38, the largest of float32")
         if name == "div" and scalar == 0 and not attributes["scalar_left"]:
             raise OpError("a tensor is divided by 0", help="a small number in its place keeps the result finite")

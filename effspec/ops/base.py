@@ -33,7 +33,7 @@ Kind: TypeAlias = Literal[
 Attributes: TypeAlias = Mapping[str, Attribute]
 Types: TypeAlias = Sequence[TensorType]
 REQUIRED = object()
-REAL_LIMIT = (2**24 - 1) * 2**104
+REAL_LIMIT: int = (2**24 - 1) * 2**104
 """The largest number of float32: every real becomes one in the end."""
 
 
