@@ -1,0 +1,825 @@
+"""Expressions to values: names, exact numbers, lists, layers, and tensor arithmetic through the operator table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from effspec import values
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
+from effspec.ir.graph import Initializer
+from effspec.layers import Bound, Instance, Iteration, Layer, Namespace, Taps, Tensor
+from effspec.ops import OPS
+from effspec.ops.base import OpError
+from effspec.params import INITIALIZERS, initializer
+from effspec.resolve import Definition, Module
+from effspec.syntax import nodes
+
+MAX_STEPS = 1_000_000
+MAX_NESTING = 64
+
+
+@dataclass(eq=False)
+class Cell:
+    """A parameter of a model: evaluated when it is first read, and remembering what it read (for "no effect")."""
+
+    name: str
+    span: Span
+    compute: Callable[[], Bound] | None
+    bound: Bound | None = None
+    origin: str = "default"
+    given: Span | None = None
+    reads: list[Cell] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class HookValue:
+    """A scaling's `channels(c) = ...`, with the scope of its parameters."""
+
+    node: nodes.Hook
+    frame: Frame
+
+    def __str__(self) -> str:
+        return f"the hook {self.node.name.id}"
+
+
+@dataclass(frozen=True, eq=False)
+class FnValue:
+    definition: Definition
+
+    def __str__(self) -> str:
+        return f"the function {self.definition.node.name.id}"
+
+
+class Scope:
+    """Names bound in one body, and the scope around it."""
+
+    __slots__ = ("names", "parent")
+
+    def __init__(self, parent: Scope | None = None, names: dict[str, Any] | None = None) -> None:
+        self.parent = parent
+        self.names: dict[str, Any] = names if names is not None else {}
+
+    def find(self, name: str) -> Any:
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.names[name]
+            scope = scope.parent
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class At:
+    """Where a repeated line stands: `at.i` of `at.n`, and for a model's lines `at.block` of `at.blocks`."""
+
+    i: int
+    n: int
+    block: int | None
+    iteration: Iteration
+
+
+@dataclass(frozen=True, eq=False)
+class DefaultEntry:
+    """`default name = value` of a model: evaluated at each use, in the model's frame."""
+
+    node: nodes.DefaultEntry
+    frame: Frame
+    scope: Scope
+
+
+@dataclass(eq=False)
+class ModelContext:
+    """What belongs to one expansion of a model: the repeated lines counted so far, and their total."""
+
+    blocks: int | None
+    block: int = 0
+    at: At | None = None
+
+
+@dataclass(eq=False)
+class Frame:
+    """A running body."""
+
+    module: Module
+    scope: Scope
+    instance: Instance
+    context: ModelContext
+    defaults: Mapping[str, DefaultEntry] = field(default_factory=dict)
+    prefix: str = ""
+    input: Any = None
+    it: Any = None
+    iteration: Iteration = ()
+    at: At | None = None
+    is_model: bool = False
+    labels: dict[str, Span] = field(default_factory=dict)
+    yields: list[Any] | None = None
+    entered: Iteration = ()
+
+
+_ARITHMETIC: dict[str, tuple[Callable[[Any, Any], Any], str | None]] = {
+    "+": (values.add, "add"),
+    "-": (values.subtract, "sub"),
+    "*": (values.multiply, "mul"),
+    "/": (values.divide, "div"),
+    "//": (values.floor_divide, None),
+    "%": (values.modulo, None),
+    "**": (values.power, "pow"),
+}
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+IDENTITY = Layer({}, op=OPS["identity"])
+
+
+class Evaluator:
+    """Evaluates expressions in a frame; subclasses apply layers."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.trail: list[str] = []
+        self.recording = True
+        self.readers: list[Cell | None] = []
+        self._constants: dict[nodes.Constant, Any] = {}
+        self._dispatch: dict[type, Callable[[Any, Frame], Any]] = {
+            nodes.Number: lambda node, frame: node.value,
+            nodes.Boolean: lambda node, frame: node.value,
+            nodes.String: lambda node, frame: node.value,
+            nodes.Name: self._name,
+            nodes.DefaultRead: self._default_read,
+            nodes.List: self._list,
+            nodes.Comprehension: self._comprehension,
+            nodes.Range: self._range,
+            nodes.Call: self._call,
+            nodes.Index: self._index,
+            nodes.Attribute: self._attribute,
+            nodes.Unary: self._unary,
+            nodes.Binary: self._binary,
+            nodes.Compare: self._compare,
+            nodes.Logic: self._logic,
+            nodes.Ternary: self._ternary,
+            nodes.Pipe: self._pipe,
+        }
+
+    # Errors and the budget
+
+    def fail(
+        self,
+        code: str,
+        message: str,
+        span: Span | None,
+        text: str = "",
+        *,
+        secondary: tuple[Label, ...] = (),
+        notes: tuple[str, ...] = (),
+        help: str | None = None,
+    ) -> NoReturn:
+        """Raise one diagnostic that shows the chain of lines that led here."""
+        primary = Label(span, text) if span is not None else None
+        trail = tuple(self.trail) if len(self.trail) > 1 else ()
+        raise EffspecError((Diagnostic(code, message, primary, secondary, notes, help, trail),))
+
+    @contextmanager
+    def at_place(self, span: Span) -> Iterator[None]:
+        """Give a failed computation the place where it stands."""
+        try:
+            yield
+        except values.ValueProblem as problem:
+            self.fail(problem.code, problem.message, span, help=problem.help)
+
+    def charge(self, count: int, weight: int, span: Span) -> None:
+        """Refuse what would be too much before any of it is expanded."""
+        if self.steps + count * weight > MAX_STEPS:
+            self.fail(
+                "E0504",
+                f"too large: {count:,} repeats of {weight:,} steps" if count != 1 else f"too large: {weight:,} steps",
+                span,
+                f"the budget is {MAX_STEPS:,} steps, {self.steps:,} are used",
+                help="repeat it fewer times; a scaling coefficient may be far too large",
+            )
+
+    def step(self, span: Span) -> None:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            self.charge(1, 1, span)
+
+    # Values
+
+    def evaluate(self, node: nodes.Expr, frame: Frame) -> Any:
+        """The value of an expression; recorded under (node, iteration)."""
+        value = self._dispatch[type(node)](node, frame)
+        if self.recording:
+            frame.instance.values[node, frame.iteration] = value
+        return value
+
+    def number(self, node: nodes.Expr, frame: Frame, what: str) -> Any:
+        value = self.evaluate(node, frame)
+        if not values.is_number(value):
+            self.fail("E0503", f"{what} is a number, found {self.describe(value)}", node.span)
+        return value
+
+    def integer(self, node: nodes.Expr, frame: Frame, what: str, least: int = 0) -> int:
+        value = self.evaluate(node, frame)
+        if not isinstance(value, int) or isinstance(value, bool):
+            help = "round it: floor(...), ceil(...) or round(...)" if values.is_number(value) else None
+            self.fail("E0502", f"{what} is an integer, found {self.describe(value)}", node.span, help=help)
+        if value < least:
+            self.fail("E0502", f"{what} is at least {least}, found {value}", node.span)
+        return value
+
+    def boolean(self, node: nodes.Expr, frame: Frame, what: str) -> bool:
+        value = self.evaluate(node, frame)
+        if not isinstance(value, bool):
+            self.fail(
+                "E0503",
+                f"{what} is true or false, found {self.describe(value)}",
+                node.span,
+                help="compare it: `n > 0`" if values.is_number(value) else None,
+            )
+        return value
+
+    def describe(self, value: Any) -> str:
+        if isinstance(value, Tensor):
+            return f"a tensor of shape {value.type}"
+        return values.describe(value)
+
+    # Names
+
+    def _name(self, node: nodes.Name, frame: Frame) -> Any:
+        name = node.id
+        if name == "it":
+            return frame.it
+        if name == "input":
+            return frame.input
+        value = frame.scope.find(name)
+        if value is None:
+            return self.file_name(name, frame.module, node.span)
+        return self.read(value) if isinstance(value, Cell) else value
+
+    def read(self, cell: Cell) -> Any:
+        """A model parameter's value; evaluates its default on first use and notes who read it."""
+        if self.readers and (reader := self.readers[-1]) is not None:
+            reader.reads.append(cell)
+        if cell.bound is None:
+            compute, cell.compute = cell.compute, None
+            if compute is None:
+                self.fail("E0206", f"{cell.name} depends on itself", cell.span)
+            self.readers.append(cell)
+            try:
+                cell.bound = compute()
+            finally:
+                self.readers.pop()
+        return cell.bound.value
+
+    def file_name(self, name: str, module: Module, span: Span) -> Any:
+        """A file-level or predeclared name."""
+        definition = module.definitions.get(name)
+        if definition is not None:
+            return self.defined(definition)
+        if name in module.namespaces:
+            return Namespace(module.namespaces[name])
+        if name in OPS and OPS[name].callable:
+            return Layer({}, op=OPS[name])
+        known = [*module.definitions, *module.namespaces, *OPS, *values.FUNCTIONS]
+        self.fail("E0201", f"unknown name `{name}`", span, help=suggest(name, known))
+
+    def defined(self, definition: Definition) -> Any:
+        node = definition.node
+        if isinstance(node, nodes.Constant):
+            if node not in self._constants:
+                frame = self.file_frame(definition.module)
+                self._constants[node] = self.evaluate(node.value, frame)
+            return self._constants[node]
+        if isinstance(node, nodes.Fn):
+            return FnValue(definition)
+        return Layer({}, definition=definition, weight=self.static_weight(definition))
+
+    def file_frame(self, module: Module) -> Frame:
+        """A frame in which only file-level names are visible."""
+        instance = Instance(nodes.Group(module.file.span, nodes.Body(module.file.span, None, ())), None, "", None, None, ())
+        return Frame(module, Scope(), instance, ModelContext(0))
+
+    def static_weight(self, definition: Definition) -> int:
+        raise NotImplementedError  # pragma: no cover - the elaborator knows it
+
+    def _default_read(self, node: nodes.DefaultRead, frame: Frame) -> Any:
+        return self.contextual(node.name, frame, node.span).value
+
+    def contextual(self, name: str, frame: Frame, span: Span) -> Bound:
+        raise NotImplementedError  # pragma: no cover - the elaborator knows it
+
+    # Lists
+
+    def _list(self, node: nodes.List, frame: Frame) -> Any:
+        with self.at_place(node.span):
+            return values.checked_list(tuple(self.evaluate(item, frame) for item in node.items))
+
+    def _range(self, node: nodes.Range, frame: Frame) -> Any:
+        assert node.start is not None and node.stop is not None
+        start, stop = self.evaluate(node.start, frame), self.evaluate(node.stop, frame)
+        with self.at_place(node.span):
+            return values.make_range(start, stop, node.inclusive)
+
+    def iterate(
+        self, targets: tuple[nodes.Identifier, ...], iterable: nodes.Expr, weight: int, frame: Frame
+    ) -> Iterator[None]:
+        """Run the loop's body once for each element, in a scope of its own."""
+        elements = self.evaluate(iterable, frame)
+        if not isinstance(elements, tuple):
+            self.fail("E0503", f"a loop runs over a list, found {self.describe(elements)}", iterable.span)
+        self.charge(len(elements), weight, iterable.span)
+        outer_scope, outer_iteration = frame.scope, frame.iteration
+        try:
+            for index, element in enumerate(elements):
+                frame.scope = Scope(outer_scope)
+                frame.iteration = (*outer_iteration, index)
+                self.step(iterable.span)
+                self.bind(targets, element, frame, iterable.span)
+                yield
+        finally:
+            frame.scope, frame.iteration = outer_scope, outer_iteration
+
+    def bind(self, targets: tuple[nodes.Identifier, ...], value: Any, frame: Frame, span: Span) -> None:
+        """`a = value`, or one name for each element."""
+        if len(targets) == 1:
+            self.bind_name(targets[0], value, frame)
+            return
+        if not isinstance(value, tuple) or len(value) != len(targets):
+            names = ", ".join(target.id for target in targets)
+            self.fail("E0506", f"`{names}` needs {len(targets)} values, found {self.describe(value)}", span)
+        for target, element in zip(targets, value, strict=True):
+            self.bind_name(target, element, frame)
+
+    def bind_name(self, target: nodes.Identifier, value: Any, frame: Frame) -> None:
+        if target.id != "_":
+            frame.scope.names[target.id] = value
+        if self.recording:
+            frame.instance.values[target, frame.iteration] = value  # type: ignore[index]
+
+    def _comprehension(self, node: nodes.Comprehension, frame: Frame) -> Any:
+        out = []
+        for _ in self.iterate(node.targets, node.iterable, self.weight(node.element, frame), frame):
+            out.append(self.evaluate(node.element, frame))
+        return tuple(out)
+
+    def weight(self, node: nodes.Node, frame: Frame) -> int:
+        raise NotImplementedError  # pragma: no cover - the elaborator knows it
+
+    def _index(self, node: nodes.Index, frame: Frame) -> Any:
+        value = self.evaluate(node.value, frame)
+        if isinstance(value, Taps):
+            index = self.evaluate(node.index, frame)
+            return self._tap(value, index, node.span)
+        if not isinstance(value, tuple):
+            self.fail("E0503", f"only a list is indexed, found {self.describe(value)}", node.value.span)
+        if isinstance(node.index, nodes.Range):
+            return self._slice(value, node.index, frame)
+        index = self.integer(node.index, frame, "an index", least=-len(value))
+        if index >= len(value):
+            self.fail(
+                "E0507",
+                f"index {index} is past the end of a list of {len(value)}",
+                node.index.span,
+                help=f"indices run from 0 to {len(value) - 1}, or from -{len(value)} to -1" if value else "it is empty",
+            )
+        return value[index]
+
+    def _slice(self, value: tuple[Any, ...], index: nodes.Range, frame: Frame) -> tuple[Any, ...]:
+        size = len(value)
+        ends = []
+        for end, missing in ((index.start, 0), (index.stop, size - index.inclusive)):
+            place = missing if end is None else self.integer(end, frame, "an end of a slice", least=-size)
+            ends.append(place + size if place < 0 else place)
+        start, stop = ends[0], ends[1] + index.inclusive
+        if start > size or stop > size:
+            self.fail("E0507", f"the slice ends at {max(start, stop)}, the list has {size} elements", index.span)
+        return value[start : max(stop, start)]
+
+    # Attributes
+
+    def _attribute(self, node: nodes.Attribute, frame: Frame) -> Any:
+        name = node.name.id
+        if isinstance(node.value, nodes.Name) and node.value.id == "at":
+            return self._at(node, frame)
+        value = self.evaluate(node.value, frame)
+        if isinstance(value, Tensor):
+            return self._tensor_attribute(value, node)
+        if isinstance(value, Taps):
+            return self._tap(value, name, node.name.span)
+        if isinstance(value, Namespace):
+            module = value.module
+            if name in module.variants:
+                return self.variant_layer(name, module, node.span)
+            if name in module.definitions:
+                return self.defined(module.definitions[name])
+            known = [*module.definitions, *module.variants]
+            self.fail("E0201", f"{module.name} has no `{name}`", node.name.span, help=suggest(name, known))
+        if isinstance(value, Layer) and name == "taps":
+            if value.definition is None or not isinstance(value.definition.node, nodes.Model):
+                self.fail("E0508", f"only a model has taps, found {value}", node.span)
+            return Layer(value.bound, definition=value.definition, taps=True, variant=value.variant, weight=value.weight)
+        self.fail(
+            "E0508",
+            f"{self.describe(value)} has no attribute `{name}`",
+            node.name.span,
+            help="a list's elements are read as `xs[0]`, its length as `len(xs)`" if isinstance(value, tuple) else None,
+        )
+
+    def _tensor_attribute(self, tensor: Tensor, node: nodes.Attribute) -> Any:
+        shape, name = tensor.type.shape, node.name.id
+        if name == "shape":
+            return shape
+        if name == "rank":
+            return len(shape)
+        axes = {"channels": 0, "height": 1, "width": 2}
+        if name not in axes:
+            known = ["shape", "rank", *axes]
+            self.fail(
+                "E0508", f"a tensor has no attribute `{name}`", node.name.span, f"it has {', '.join(known)}",
+                help=suggest(name, known),
+            )
+        if axes[name] >= len(shape) or (name != "channels" and len(shape) != 3):
+            self.fail("E0508", f"a tensor of shape {tensor.type} has no {name}", node.name.span)
+        return shape[axes[name]]
+
+    def _tap(self, taps: Taps, name: Any, span: Span) -> Any:
+        if name not in taps.entries:
+            known = ", ".join(map(str, taps.entries))
+            self.fail("E0509", f"no tap `{name}`", span, f"there are {known}", help=suggest(str(name), taps.entries))
+        return taps.entries[name]
+
+    def _at(self, node: nodes.Attribute, frame: Frame) -> Any:
+        at, name = frame.at, node.name.id
+        if at is None:
+            self.fail(
+                "E0210", f"`at.{name}` is read where no line is repeated", node.span, help="give the line `x 1` (or more)"
+            )
+        if name in ("i", "n"):
+            return at.i if name == "i" else at.n
+        if name not in ("block", "blocks"):
+            self.fail("E0508", f"`at` has no `{name}`", node.span, "it has i, n, block, blocks")
+        if at.block is None:
+            self.fail("E0210", f"`at.{name}` counts the lines of a model", node.span, help="a block's line has at.i and at.n")
+        if name == "block":
+            return at.block
+        # While the lines are still being counted any large number will do: rates stay below 1.
+        return frame.context.blocks if frame.context.blocks is not None else MAX_STEPS
+
+    # Operators
+
+    def _unary(self, node: nodes.Unary, frame: Frame) -> Any:
+        if node.op == "not":
+            return not self.boolean(node.operand, frame, "the operand of `not`")
+        value = self.evaluate(node.operand, frame)
+        if isinstance(value, Tensor):
+            return self.arithmetic("mul", [value], {"scalar": -1, "scalar_left": False}, node, frame)
+        if not values.is_number(value):
+            self.fail("E0503", f"`-` needs a number, found {self.describe(value)}", node.operand.span)
+        return values.number(-value)
+
+    def _binary(self, node: nodes.Binary, frame: Frame) -> Any:
+        left, right = self.evaluate(node.left, frame), self.evaluate(node.right, frame)
+        compute, op = _ARITHMETIC[node.op]
+        tensors = isinstance(left, Tensor), isinstance(right, Tensor)
+        if any(tensors) and op is not None:
+            if all(tensors):
+                return self.arithmetic(op, [left, right], {}, node, frame)
+            scalar, tensor = (right, left) if tensors[0] else (left, right)
+            if values.is_number(scalar):
+                return self.arithmetic(op, [tensor], {"scalar": scalar, "scalar_left": tensors[1]}, node, frame)
+        if values.is_number(left) and values.is_number(right):
+            with self.at_place(node.span):
+                return compute(left, right)
+        if node.op == "+" and isinstance(left, tuple) and isinstance(right, tuple):
+            with self.at_place(node.span):
+                return values.checked_list(left + right)
+        wrong, side = (left, node.left) if not (values.is_number(left) or tensors[0]) else (right, node.right)
+        help = None
+        if isinstance(wrong, Layer):
+            help = "apply it first: `x |> layer`"
+        elif isinstance(wrong, tuple) and any(tensors):
+            help = "a list of tensors is added by `xs |> add()`"
+        self.fail(
+            "E0503",
+            f"`{node.op}` needs numbers{' or tensors' if op else ''}, found {self.describe(wrong)}",
+            side.span,
+            help=help,
+        )
+
+    def arithmetic(
+        self, op: str, tensors: list[Tensor], attributes: dict[str, Any], node: nodes.Expr, frame: Frame
+    ) -> Tensor:
+        raise NotImplementedError  # pragma: no cover - the elaborator knows the graph
+
+    def _compare(self, node: nodes.Compare, frame: Frame) -> bool:
+        left = self.evaluate(node.left, frame)
+        if node.op == "in":
+            return self._contains(left, node, frame)
+        right = self.evaluate(node.right, frame)
+        if node.op in ("==", "!="):
+            return self._equal(left, right, node) == (node.op == "==")
+        for value, side in ((left, node.left), (right, node.right)):
+            if not values.is_number(value):
+                self.fail("E0503", f"`{node.op}` compares numbers, found {self.describe(value)}", side.span)
+        return _ORDER[node.op](left, right)
+
+    def _equal(self, left: Any, right: Any, node: nodes.Compare) -> bool:
+        if isinstance(left, Layer) or isinstance(right, Layer):
+            if isinstance(left, Layer) and isinstance(right, Layer) and (left.is_identity or right.is_identity):
+                return left.is_identity and right.is_identity
+            self.fail("E0503", "layers are not compared", node.span, help="only `== identity` is defined for layers")
+        if isinstance(left, Tensor) or isinstance(right, Tensor):
+            self.fail("E0503", "tensors are not compared", node.span, help="compare what is known: `x.shape == y.shape`")
+        if type(left) is not type(right) and not (values.is_number(left) and values.is_number(right)):
+            self.fail(
+                "E0503",
+                f"{self.describe(left)} and {self.describe(right)} are never equal",
+                node.span,
+                help="compare values of one kind",
+            )
+        return bool(left == right)
+
+    def _contains(self, left: Any, node: nodes.Compare, frame: Frame) -> bool:
+        if isinstance(node.right, nodes.Range) and node.right.start is not None and node.right.stop is not None:
+            # After `in` a range is an interval of numbers, not a list.
+            low, high = self.number(node.right.start, frame, "an end"), self.number(node.right.stop, frame, "an end")
+            if not values.is_number(left):
+                self.fail("E0503", f"an interval holds numbers, found {self.describe(left)}", node.left.span)
+            return bool(low <= left and (left <= high if node.right.inclusive else left < high))
+        right = self.evaluate(node.right, frame)
+        if not isinstance(right, tuple):
+            self.fail("E0503", f"`in` needs a list or an interval, found {self.describe(right)}", node.right.span)
+        return any(type(left) is type(element) and left == element for element in right)
+
+    def _logic(self, node: nodes.Logic, frame: Frame) -> bool:
+        left = self.boolean(node.left, frame, f"the left side of `{node.op}`")
+        if left == (node.op == "or"):
+            return left
+        return self.boolean(node.right, frame, f"the right side of `{node.op}`")
+
+    def _ternary(self, node: nodes.Ternary, frame: Frame) -> Any:
+        condition = self.boolean(node.condition, frame, "the condition")
+        return self.evaluate(node.chosen if condition else node.otherwise, frame)
+
+    # Calls
+
+    def _call(self, node: nodes.Call, frame: Frame) -> Any:
+        self.step(node.span)
+        if isinstance(node.function, nodes.Name) and frame.scope.find(node.function.id) is None:
+            name = node.function.id
+            if name not in frame.module.definitions:
+                if name in values.FUNCTIONS:
+                    return self._builtin(name, node, frame)
+                if name in INITIALIZERS:
+                    return self._initializer(name, node, frame)
+                if name == "each":
+                    return self._each(node, frame)
+        function = self.evaluate(node.function, frame)
+        if isinstance(function, Layer):
+            return self._bind_arguments(function, node, frame)
+        if isinstance(function, FnValue | HookValue):
+            return self._call_fn(function, node, frame)
+        self.fail(
+            "E0503",
+            f"only a layer or a function is called, found {self.describe(function)}",
+            node.function.span,
+            help="a tensor flows by `|>`" if isinstance(function, Tensor) else None,
+        )
+
+    def _positional(self, node: nodes.Call, what: str) -> list[nodes.Expr]:
+        for argument in node.arguments:
+            if argument.name is not None:
+                self.fail("E0303", f"{what} takes its arguments by position", argument.span, help="delete the name")
+            if argument.then is not None:
+                self.fail("E0211", "`then` belongs to a layer's argument", argument.span)
+        return [argument.value for argument in node.arguments]
+
+    def _builtin(self, name: str, node: nodes.Call, frame: Frame) -> Any:
+        arguments = []
+        for expression in self._positional(node, name):
+            argument = self.evaluate(expression, frame)
+            if isinstance(argument, Tensor):
+                self.fail(
+                    "E0503", f"{name} computes with numbers, found {self.describe(argument)}", expression.span,
+                    help="reductions of tensors are layers: `x |> reduce_max(axes = [0])`" if name in ("min", "max", "sum") else None,
+                )
+            arguments.append(argument)
+        with self.at_place(node.span):
+            return values.call(name, arguments)
+
+    def _initializer(self, name: str, node: nodes.Call, frame: Frame) -> Initializer:
+        names = [argument.name for argument in INITIALIZERS[name]]
+        given: dict[str, Any] = {}
+        for position, argument in enumerate(node.arguments):
+            word = argument.name.id if argument.name else (names[position] if position < len(names) else "")
+            if word in given:
+                self.fail("E0302", f"{word} is given twice", argument.span)
+            if word not in names:
+                known = ", ".join(names)
+                self.fail("E0301", f"unknown argument of {name}", argument.span, f"it takes {known}", help=suggest(word, names))
+            given[word] = self.evaluate(argument.value, frame)
+        try:
+            return initializer(name, given)
+        except OpError as error:
+            self.fail(error.code, error.message, node.span, help=error.help)
+
+    def _each(self, node: nodes.Call, frame: Frame) -> Layer:
+        arguments = self._positional(node, "each")
+        if len(arguments) != 1:
+            self.fail("E0303", f"each takes one layer, found {len(arguments)} arguments", node.span)
+        layer = self.evaluate(arguments[0], frame)
+        if not isinstance(layer, Layer):
+            self.fail("E0503", f"each takes a layer, found {self.describe(layer)}", arguments[0].span)
+        return Layer({}, inner=layer, weight=layer.weight)
+
+    def signature(self, layer: Layer) -> tuple[list[str], str]:
+        """The names of a layer's parameters, and where they are declared (for messages)."""
+        if layer.op is not None:
+            return [argument.name for argument in layer.op.arguments], "an operator"
+        assert layer.definition is not None
+        node = layer.definition.node
+        assert isinstance(node, nodes.Block | nodes.Model)
+        names = [parameter.name.id for parameter in node.parameters]
+        if isinstance(node, nodes.Model) and (scaling := self.scaling_of(layer.definition)) is not None:
+            names += [parameter.name.id for parameter in scaling.node.parameters]  # type: ignore[union-attr]
+        return names, node.span.place
+
+    def scaling_of(self, definition: Definition) -> Definition | None:
+        """The scaling rule of a model's `with`."""
+        node = definition.node
+        assert isinstance(node, nodes.Model)
+        if node.scaling is None:
+            return None
+        expression = node.scaling.function if isinstance(node.scaling, nodes.Call) else node.scaling
+        found: Definition | None = None
+        if isinstance(expression, nodes.Name):
+            found = definition.module.definitions.get(expression.id)
+        elif isinstance(expression, nodes.Attribute) and isinstance(expression.value, nodes.Name):
+            namespace = definition.module.namespaces.get(expression.value.id)
+            found = namespace.definitions.get(expression.name.id) if namespace else None
+        if found is None or not isinstance(found.node, nodes.Scaling):
+            self.fail("E0201", f"`{expression.span.text}` is not a scaling", expression.span)
+        return found
+
+    def _bind_arguments(self, layer: Layer, node: nodes.Call, frame: Frame) -> Layer:
+        if layer.inner is not None:
+            self.fail("E0303", "each(...) takes no further arguments", node.span, help="give them to the layer inside")
+        names, place = self.signature(layer)
+        bound = dict(layer.bound)
+        given: set[str] = set()
+        weight = layer.weight
+        for position, argument in enumerate(node.arguments):
+            if argument.name is None:
+                if position >= len(names):
+                    self.fail(
+                        "E0303",
+                        f"{layer.name} takes {len(names)} arguments, found {len(node.arguments)}",
+                        argument.span,
+                        f"it takes {', '.join(names) or 'none'} ({place})",
+                    )
+                name = names[position]
+            else:
+                name = argument.name.id
+                if name not in names:
+                    self.fail(
+                        "E0301",
+                        f"unknown argument `{name}` of {layer.name}",
+                        argument.name.span,
+                        f"{layer.name} takes {', '.join(names) or 'no arguments'} ({place})",
+                        help=suggest(name, names),
+                    )
+            if name in given:
+                self.fail("E0302", f"{name} is given twice", argument.span)
+            given.add(name)
+            expression = argument.value
+            if argument.then is not None:
+                if frame.at is None:
+                    self.fail("E0211", "`then` is written on a line that is not repeated", argument.span, help="add `x N`")
+                expression = argument.value if frame.at.i == 0 else argument.then
+            value = self.evaluate(expression, frame)
+            if isinstance(value, Tensor) or (isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value)):
+                self.fail("E0503", "a tensor is not an argument", argument.span, help="tensors flow by `|>`: `[x, y] |> f()`")
+            if isinstance(value, Layer):
+                weight += value.weight * self.uses(layer, name)
+            bound[name] = Bound(value, argument, frame.instance, frame.iteration)
+        return Layer(
+            bound,
+            op=layer.op,
+            definition=layer.definition,
+            taps=layer.taps,
+            variant=layer.variant,
+            weight=min(weight, 10 * MAX_STEPS),
+        )
+
+    def uses(self, layer: Layer, parameter: str) -> int:
+        """How often a block names a parameter in its body: what a layer given for it multiplies."""
+        raise NotImplementedError  # pragma: no cover - the elaborator knows it
+
+    def variant_layer(self, name: str, module: Module, span: Span) -> Layer:
+        raise NotImplementedError  # pragma: no cover - the elaborator knows it
+
+    def _call_fn(self, function: FnValue | HookValue, node: nodes.Call, frame: Frame) -> Any:
+        if isinstance(function, HookValue):
+            parameters, name = function.node.parameters, function.node.name.id
+            inner = Scope(function.frame.scope)
+            module, instance = function.frame.module, function.frame.instance
+        else:
+            definition = function.definition
+            assert isinstance(definition.node, nodes.Fn)
+            parameters, name = definition.node.parameters, definition.node.name.id
+            inner, module = Scope(), definition.module
+            instance = frame.instance
+        names = [parameter.name.id for parameter in parameters]
+        given: dict[str, Any] = {}
+        for position, argument in enumerate(node.arguments):
+            if argument.then is not None:
+                self.fail("E0211", "`then` belongs to a layer's argument", argument.span)
+            word = argument.name.id if argument.name else (names[position] if position < len(names) else None)
+            if word is None:
+                self.fail("E0303", f"{name} takes {len(names)} arguments, found {len(node.arguments)}", argument.span)
+            if word not in names:
+                self.fail(
+                    "E0301", f"unknown argument `{word}` of {name}", argument.span, f"{name} takes {', '.join(names)}",
+                    help=suggest(word, names),
+                )
+            if word in given:
+                self.fail("E0302", f"{word} is given twice", argument.span)
+            given[word] = self.evaluate(argument.value, frame)
+        return self.run_fn(function, module, inner, instance, frame.context, given, node.span)
+
+    def run_fn(
+        self,
+        function: FnValue | HookValue,
+        module: Module,
+        scope: Scope,
+        instance: Instance,
+        context: ModelContext,
+        given: dict[str, Any],
+        span: Span,
+    ) -> Any:
+        """The value of a fn or hook.  What happens inside is not recorded: a call is one value."""
+        node: Any = function.node if isinstance(function, HookValue) else function.definition.node
+        inner = Frame(module, scope, instance, context)
+        recording, self.recording = self.recording, False
+        self.trail.append(node.name.id)
+        try:
+            for parameter in node.parameters:
+                name = parameter.name.id
+                if name in given:
+                    scope.names[name] = given[name]
+                elif parameter.default is not None:
+                    scope.names[name] = self.evaluate(parameter.default, inner)
+                else:
+                    self.fail("E0304", f"{node.name.id} needs its argument `{name}`", span)
+            for statement in getattr(node, "statements", ()):
+                if isinstance(statement, nodes.Require):
+                    self.require(statement, inner)
+                else:
+                    self.bind(statement.targets, self.evaluate(statement.value, inner), inner, statement.span)
+            return self.evaluate(node.result, inner)
+        finally:
+            self.recording = recording
+            self.trail.pop()
+
+    def require(self, node: nodes.Require, frame: Frame) -> None:
+        """Check a condition; a failure reports the values in it."""
+        self.readers.append(None)  # a condition that reads a parameter does not make the parameter matter
+        try:
+            holds = self.boolean(node.condition, frame, "a condition")
+            if holds:
+                return
+            notes = []
+            shown: set[str] = set()
+            for part in nodes.descend(node.condition):
+                text = part.span.text
+                if isinstance(part, nodes.Name | nodes.Attribute | nodes.Call | nodes.Index) and text not in shown:
+                    try:
+                        value = self.evaluate(part, frame)
+                    except EffspecError:
+                        continue
+                    if isinstance(value, int | str | tuple) or values.is_number(value):
+                        shown.add(text)
+                        notes.append(f"{text} is {values.show(value)}")
+            message = node.message.value if isinstance(node.message, nodes.String) else None
+            self.fail(
+                "E0510",
+                f"requirement failed: {message or node.condition.span.text}",
+                node.condition.span,
+                notes=tuple(notes),
+            )
+        finally:
+            self.readers.pop()
+
+    def _pipe(self, node: nodes.Pipe, frame: Frame) -> Any:
+        value = self.evaluate(node.source, frame)
+        for step in node.steps:
+            value = self.run_step(step, value, frame)
+        return value
+
+    def run_step(self, step: nodes.Step, value: Any, frame: Frame) -> Any:
+        raise NotImplementedError  # pragma: no cover - the elaborator applies layers
