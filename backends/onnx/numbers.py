@@ -1,0 +1,90 @@
+"""Evaluates recipes: the numbers of derived tensors, in float64 and rounded once at the end."""
+
+from __future__ import annotations
+
+import numpy
+
+from effspec.backend import Weights
+from effspec.backends.onnx.constants import compute
+from effspec.ir.graph import Parameter
+from effspec.passes.derived import Computed, Derived, Eye, Norm, Recipe, Scaled, Shifted, Spread, Total
+
+Array = numpy.ndarray
+
+
+def evaluate(item: Recipe, weights: Weights, dtype: type[numpy.floating]) -> Array:
+    """The tensor of a recipe in `dtype`; a parameter that nothing was done to is the source's own array."""
+    if isinstance(item, Scaled) and not isinstance(item.weight, Derived) and isinstance(item.weight, Parameter):
+        # The common case, without a float64 copy of the weight: numpy multiplies in float64, a buffer at a time.
+        weight = weights.tensor(item.weight)
+        out = numpy.empty(weight.shape, dtype)
+        numpy.multiply(
+            _grouped(weight, item),
+            _scale(item, weight.ndim, weights),
+            out=_grouped(out, item),
+            dtype=numpy.float64,
+            casting="same_kind",
+        )
+        return out
+    if isinstance(item, Parameter) and not isinstance(item, Derived):
+        return weights.tensor(item).astype(dtype, copy=False)
+    return _exact(item, weights).astype(dtype, copy=False)
+
+
+def _exact(item: Recipe, weights: Weights) -> Array:
+    """The tensor of a recipe in float64."""
+    match item:
+        case Derived():
+            if item.recipe is None:
+                raise ValueError(f"{item.path} has no recipe")
+            return _exact(item.recipe, weights)
+        case Parameter():
+            return weights.tensor(item).astype(numpy.float64)
+        case Scaled():
+            weight = _exact(item.weight, weights)
+            product: Array = _grouped(weight, item) * _scale(item, weight.ndim, weights)
+            return product.reshape(weight.shape)
+        case Shifted():
+            norm = item.norm
+            bias = _exact(item.bias, weights) if item.bias is not None else 0.0
+            shift = _exact(norm.bias, weights) if norm.bias is not None else 0.0
+            moved: Array = (bias - _exact(norm.mean, weights)) * _factor(norm, weights) + shift
+            return moved
+        case Eye():
+            eye = numpy.zeros((item.channels, item.channels // item.groups, 1, 1))
+            out = numpy.arange(item.channels)
+            eye[out, out % eye.shape[1], 0, 0] = 1
+            return eye
+        case Spread():
+            kernel = _exact(item.kernel, weights)
+            wide = numpy.zeros((*kernel.shape[:2], *item.shape))
+            (top, left), (down, right) = item.start, item.step
+            wide[:, :, top :: down, left :: right][:, :, : kernel.shape[2], : kernel.shape[3]] = kernel
+            return wide
+        case Total():
+            total = _exact(item.terms[0], weights)
+            for term in item.terms[1:]:
+                total += _exact(term, weights)
+            return total
+        case Computed():
+            return compute(item, lambda parameter: _exact(parameter, weights))
+
+
+def _factor(norm: Norm, weights: Weights) -> Array:
+    factor: Array = 1 / numpy.sqrt(_exact(norm.variance, weights) + float(norm.eps))
+    return factor * _exact(norm.weight, weights) if norm.weight is not None else factor
+
+
+def _grouped(weight: Array, item: Scaled) -> Array:
+    """A view in which the output channels stand where `_scale` has them."""
+    if item.axis == 0:
+        return weight
+    return weight.reshape(item.groups, weight.shape[0] // item.groups, *weight.shape[1:])
+
+
+def _scale(item: Scaled, rank: int, weights: Weights) -> Array:
+    """The norm's scale, to multiply a `_grouped` weight of `rank` axes with."""
+    factor = _factor(item.norm, weights)
+    if item.axis == 0:
+        return factor.reshape(-1, *(1,) * (rank - 1))
+    return factor.reshape(item.groups, 1, -1, *(1,) * (rank - 2))

@@ -1,0 +1,149 @@
+"""What a backend is, what it is given and what it hands back, and how one is found by its name.
+
+A backend is an object with the attributes of `Backend`.  effspec ships three; another package offers its own through
+the entry point group `effspec.backends`, and it is imported only when its name is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from effspec.diagnostics import Diagnostic, EffspecError, fail, suggest
+from effspec.ir.graph import Graph, Parameter
+
+if TYPE_CHECKING:
+    import numpy
+
+GROUP = "effspec.backends"
+# A plain checkout has no installed metadata to look the shipped backends up in.
+BUILT_IN = {name: f"effspec.backends.{name}:BACKEND" for name in ("ir", "onnx", "torch")}
+
+Choice: TypeAlias = "bool | int | str"
+
+
+class Weights(Protocol):
+    """Where the numbers of a model come from."""
+
+    def tensor(self, parameter: Parameter) -> numpy.ndarray:
+        """The parameter's numbers: float32, with the parameter's shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One compiled model, as a backend sees it.
+
+    `graph` is the verified graph before any pass.  `name` and `variant` are the spec's names; `spec` is the spec file's
+    name without folders; `scale` is the point of the scaling rule as text (`phi = 2`), empty where there is none.
+    `params` and `macs` count inference for one image, `hashes` maps `function`, `weights` and `artefact` to hexadecimal
+    digests.  `metadata` travels in every artefact (preprocessing, class names).  `elaborated` is what elaboration
+    recorded beside the graph (the syntax tree and block instances), for backends that print code: opaque to others.
+    """
+
+    graph: Graph
+    name: str
+    variant: str | None = None
+    spec: str = ""
+    scale: str = ""
+    params: int = 0
+    macs: int = 0
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    elaborated: object = None
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each input, without the batch axis."""
+        return {node.path: node.types[0].shape for node in self.graph.inputs}
+
+
+@dataclass(frozen=True)
+class Option:
+    """A choice that a backend offers: its default, what it means, and its legal values (all of the type if empty)."""
+
+    default: Choice
+    doc: str
+    choices: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to write: its name, and its content as a fresh stream of chunks, so that large weights are never held."""
+
+    name: str
+    chunks: Callable[[], Iterator[bytes | memoryview]]
+
+    def read(self) -> bytes:
+        """The whole content at once."""
+        return b"".join(self.chunks())
+
+
+class Backend(Protocol):
+    """A target: turns a `Unit` into files.
+
+    `suffix` ends the default file name (`.onnx`), `binary` says that the content is not text, `needs` lists packages
+    that must be importable, `options` what may be chosen, `reads_weights` whether `emit` must be given weights.
+    """
+
+    name: str
+    doc: str
+    suffix: str
+    binary: bool
+    needs: tuple[str, ...]
+    options: Mapping[str, Option]
+    reads_weights: bool
+
+    def check(self, unit: Unit, options: Mapping[str, Choice]) -> list[Diagnostic]:
+        """What of the model this target cannot express, before anything is emitted; empty when all is well."""
+        ...
+
+    def emit(
+        self, unit: Unit, weights: Weights | None, options: Mapping[str, Choice], filename: str
+    ) -> tuple[File, ...]:
+        """The files of the model; the first is named `filename` (no folders), others are named after it.
+
+        `options` come from `choose`, and `check` found no problem with them.
+        """
+        ...
+
+
+def names() -> list[str]:
+    """The names of all targets, those of other packages included; imports none of them."""
+    return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def find(name: str) -> Backend:
+    """The backend of a target; EffspecError E0701 for an unknown name, E0702 for a target whose packages are missing."""
+    # The shipped names come first, so that no installed package can take them over.
+    places = [BUILT_IN[name]] if name in BUILT_IN else [e.value for e in entry_points(group=GROUP, name=name)]
+    if not places:
+        known = names()
+        text = f"the targets are {', '.join(known)}"
+        raise fail("E0701", f"unknown target `{name}`", notes=(text,), help=suggest(name, known))
+    module, _, attribute = places[0].partition(":")
+    try:
+        backend: Backend = getattr(import_module(module), attribute or "BACKEND")
+    except ImportError as error:
+        raise fail("E0702", f"target `{name}` cannot be loaded: {error}") from error
+    return backend
+
+
+def choose(backend: Backend, given: Mapping[str, Choice]) -> dict[str, Choice]:
+    """The backend's options with those given; EffspecError E0703 lists every unknown name and illegal value."""
+    problems = []
+    for name, value in given.items():
+        option = backend.options.get(name)
+        if option is None:
+            help = suggest(name, backend.options) or f"its options are {', '.join(backend.options) or 'none'}"
+            problems.append(Diagnostic("E0703", f"target `{backend.name}` has no option `{name}`", help=help))
+        elif type(value) is not type(option.default) or (option.choices and value not in option.choices):
+            legal = ", ".join(map(str, option.choices)) or f"a {type(option.default).__name__}"
+            message = f"option `{name}` of target `{backend.name}` cannot be `{value}`"
+            problems.append(Diagnostic("E0703", message, help=f"it is one of: {legal}" if option.choices else legal))
+    if problems:
+        raise EffspecError(tuple(problems))
+    return {name: option.default for name, option in backend.options.items()} | dict(given)
