@@ -18,13 +18,14 @@ def _resolve_pool(name: str, arguments: Mapping[str, object], types: Types) -> A
     attributes: Attributes = resolve_window(arguments, types)  # type: ignore[assignment]
     padding = attributes["padding"]
     assert isinstance(padding, tuple)
-    for kernel, hole, pads in zip(pair(attributes["kernel_size"]), pair(attributes["dilation"]), padding, strict=True):
-        extent, widest = hole * (kernel - 1) + 1, max(pair(pads))
-        if 2 * widest > extent:
+    for kernel, pads in zip(pair(attributes["kernel_size"]), padding, strict=True):
+        widest = max(pair(pads))
+        # As in PyTorch, where a dilated kernel counts without its holes.
+        if 2 * widest > kernel:
             raise OpError(
-                f"{name} pads {widest} where its kernel spans {extent}: more than half would be padding",
+                f"{name} pads {widest} around a kernel of {kernel}: at most half of the kernel may be padding",
                 "pad",
-                f"pad at most {extent // 2}, or use zero_pad() for zeros that count as pixels",
+                f"pad at most {kernel // 2}; zero_pad() adds zeros that count as pixels",
                 code="E0411",
             )
     return attributes
