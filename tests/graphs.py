@@ -16,7 +16,6 @@ from effspec.ops.bind import bind, infer
 
 torch.set_num_threads(1)
 INIT = Initializer("constant", {"value": 1})
-DEFAULTS = {"pad": "half", "init": INIT}
 
 
 class Net:
@@ -34,7 +33,7 @@ class Net:
         if scalar is not None:
             attributes = {"scalar": scalar, "scalar_left": left}
         else:
-            given = {a.name: DEFAULTS[a.name] for a in row.arguments if a.name in DEFAULTS} | arguments
+            given = {a.name: INIT if a.name == "init" else "half" for a in row.arguments if str(a.default).startswith("default.")} | arguments
             attributes = bind(row, given, types)
         return self._add(op, path, inputs, attributes, weights, training)
 
@@ -124,6 +123,12 @@ def _batch_norm(n, x, t):
     )
 
 
+def _one_batch(rule):
+    """PyTorch's norms want a batch: parameters get one of size 1."""
+    return lambda n, x, t: rule(n, x, t) if n.first else rule(n, [x[0][None]], t)[0]
+
+
+@_one_batch
 def _layer_norm(n, x, t):
     axes = [axis + 1 for axis in n.attributes["axes"]]
     others = [axis for axis in range(x[0].dim()) if axis not in axes]
@@ -191,8 +196,10 @@ TORCH = {
     "linear": lambda n, x, t: F.linear(x[0], t["weight"], t.get("bias")),
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
-    "group_norm": lambda n, x, t: F.group_norm(
-        x[0], n.attributes["groups"], t.get("weight"), t.get("bias"), float(n.attributes["eps"])
+    "group_norm": _one_batch(
+        lambda n, x, t: F.group_norm(
+            x[0], n.attributes["groups"], t.get("weight"), t.get("bias"), float(n.attributes["eps"])
+        )
     ),
     "parameter": lambda n, x, t: t["value"],
     "relu": lambda n, x, t: F.relu(x[0]),

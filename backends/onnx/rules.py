@@ -144,12 +144,9 @@ def _group_norm(b: Builder, node: Node, x: tuple[str, ...]) -> None:
     weight, bias = node.parameters.get("weight"), node.parameters.get("bias")
     channels, rest = kind.shape[0], len(kind.shape) - 1
     eps = float(_number(node.attributes["eps"]))
-    if weight and bias and kind.batched and (groups == channels and rest or b.opset >= 21 and not b.double):
-        scale = (b.weight(weight), b.weight(bias))
-        if groups == channels and rest:
-            b.last("InstanceNormalization", x[0], *scale, epsilon=eps)
-        else:
-            b.last("GroupNormalization", x[0], *scale, epsilon=eps, num_groups=groups)
+    # GroupNormalization changed its meaning from opset 18 to 21, and ONNX infers no shape for it: the others do.
+    if weight and bias and kind.batched and groups == channels and rest:
+        b.last("InstanceNormalization", x[0], b.weight(weight), b.weight(bias), epsilon=eps)
         return
     ones, zeros = b.real(1, (groups,)), b.real(0, (groups,))
     split = b.step("Reshape", x[0], b.ints(0 if kind.batched else 1, groups, -1))
