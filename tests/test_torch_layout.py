@@ -113,7 +113,9 @@ def expression(r: random.Random, depth: int) -> ast.expr:
         case 11:
             return comprehension(r, depth, ast.ListComp)
         case 12:
-            return ast.Subscript(part(), part(), ast.Load())
+            # Nobody writes `1e-5[i]`.
+            value = part()
+            return ast.Subscript(name(r) if isinstance(value, ast.Constant) else value, part(), ast.Load())
         case 13:
             bounds = [part() if r.random() < 0.5 else None for _ in range(2)]
             return ast.Subscript(name(r), ast.Slice(*bounds, name(r) if r.random() < 0.2 else None), ast.Load())

@@ -49,8 +49,6 @@ _UNARY: dict[type[ast.unaryop], str] = {ast.USub: "-", ast.UAdd: "+", ast.Not: "
 
 def _strength(node: ast.expr) -> int:
     match node:
-        case ast.Tuple() | ast.Starred():
-            return _TUPLE
         case ast.IfExp() | ast.Lambda():
             return _TEST
         case ast.BoolOp():
@@ -95,7 +93,7 @@ def _operands(node: ast.expr) -> list[tuple[ast.expr, int]]:
 
 
 def _wrapped(node: ast.expr, binding: int) -> bool:
-    return _strength(node) < binding
+    return _strength(node) < binding and not isinstance(node, ast.Tuple | ast.Starred)
 
 
 def number(value: float) -> str:
@@ -183,7 +181,7 @@ def _commented(node: ast.AST, doc: Doc) -> Doc:
 
 
 def expression(node: ast.expr, level: Level, binding: int = _TEST) -> Doc:
-    if _wrapped(node, binding) and not isinstance(node, ast.Tuple | ast.Starred):
+    if _wrapped(node, binding):
         return bracketed("(", [_bare(node, INSIDE)], ")", level)
     return _bare(node, level)
 

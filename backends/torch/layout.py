@@ -58,7 +58,9 @@ def _parameters(arguments: ast.arguments) -> Doc:
     items += [one(a, d) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     if arguments.kwarg is not None:
         items.append(one(arguments.kwarg, None, "**"))
-    return bracketed("(", [Group(joined(items, always=True))], ")", OUTSIDE) if items else "()"
+    if len(items) == 1:
+        return bracketed("(", [items[0], IfBroken(",")], ")", OUTSIDE)
+    return bracketed("(", [Group(joined(items))], ")", OUTSIDE) if items else "()"
 
 
 def _header(node: ast.FunctionDef, indent: int, comment: str) -> list[str]:
