@@ -24,7 +24,9 @@ def bind(op: Op, given: Mapping[str, object], types: Types) -> Attributes:
     """
     _check_arity(op, types, {})
     bound = convert(op.name, op.arguments, given)
-    return op.resolve(bound, types)
+    attributes = op.resolve(bound, types)
+    # In the order of the row, which is the order in which a graph prints them.
+    return {name: attributes[name] for name in op.attribute_names}
 
 
 def infer(op: Op, types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
