@@ -41,14 +41,7 @@ def artefact(
 
     `metadata` is what travels in the artefact beside the graph: preprocessing and class names.
     """
-    lines = [f"function {function(graph)}", f"weights {weights(graph)}", f"target {target!r}"]
-    lines += [f"input {node.path} {node.types[0].shape}" for node in graph.inputs]
-    lines += [f"output {output.name}" for output in graph.outputs]
-    lines += [f"option {name!r} {value!r}" for name, value in sorted(options.items())]
-    parameters = graph.parameters(training=True, buffers=True)
-    lines += sorted(f"init {parameter.path} {_initializer(parameter.init)}" for parameter in parameters)
-    lines += [f"metadata {name!r} {value!r}" for name, value in sorted((metadata or {}).items())]
-    return _digest("artefact", lines)
+    return hashes(graph, target=target, options=options, metadata=metadata)["artefact"]
 
 
 def hashes(
@@ -58,12 +51,16 @@ def hashes(
     options: Mapping[str, bool | int | str] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """All three by name."""
-    return {
-        "function": function(graph),
-        "weights": weights(graph),
-        "artefact": artefact(graph, target=target, options=options or {}, metadata=metadata),
-    }
+    """All three by name; see `artefact` for the arguments."""
+    found = {"function": function(graph), "weights": weights(graph)}
+    lines = [*found.values(), f"target {target!r}"]
+    lines += [f"input {node.path} {node.types[0].shape}" for node in graph.inputs]
+    lines += [f"output {output.name}" for output in graph.outputs]
+    lines += [f"option {name!r} {value!r}" for name, value in sorted((options or {}).items())]
+    parameters = graph.parameters(training=True, buffers=True)
+    lines += sorted(f"init {parameter.path} {_initializer(parameter.init)}" for parameter in parameters)
+    lines += [f"metadata {name!r} {value!r}" for name, value in sorted((metadata or {}).items())]
+    return found | {"artefact": _digest("artefact", lines)}
 
 
 def short(digest: str) -> str:
