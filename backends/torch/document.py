@@ -163,7 +163,7 @@ class Printer:
     def _fits(self, indent: int, group: Group) -> bool:
         """Whether the group on one line, and what follows up to the next possible end of line, fits."""
         column = self.column
-        # Each: broken, whether lines may be too long and may end (inside brackets that may break), the part.
+        # Each: broken, whether lines may end (inside brackets that may break), the part.
         todo: list[tuple[bool, bool, Doc]] = [(False, False, group.parts)]
         rest = len(self.stack)
         while True:
@@ -177,14 +177,14 @@ class Printer:
                 return column + self.trailing <= WIDTH
             if isinstance(doc, str):
                 column += len(doc)
-                if column > WIDTH and not loose:
+                if column > WIDTH:
                     return False
             elif isinstance(doc, list):
                 todo.extend((broken, loose, part) for part in reversed(doc))
             elif isinstance(doc, Break):
                 if not broken:
                     column += len(doc.flat)
-                    if column > WIDTH and not loose:
+                    if column > WIDTH:
                         return False
                 elif loose:
                     column = indent
@@ -212,5 +212,5 @@ class Printer:
                     todo.append((broken, loose, doc.part))
             else:
                 column += len(doc.text)
-                if column > WIDTH and not loose:
+                if column > WIDTH:
                     return False
