@@ -71,6 +71,7 @@ Item: TypeAlias = tuple[int, bool, Doc]
 
 
 def one_line(doc: Doc) -> str:
+    """The text without line breaks; "\\n" stands for a comment, which allows no such text."""
     if isinstance(doc, str):
         return doc
     if isinstance(doc, Break):
@@ -80,12 +81,12 @@ def one_line(doc: Doc) -> str:
     if isinstance(doc, Inner):
         return one_line(doc.part)
     if isinstance(doc, Comment):
-        return ""
+        return "\n"
     return "".join(map(one_line, doc if isinstance(doc, list) else doc.parts))
 
 
 def force_comments(doc: Doc) -> bool:
-    """Break every group that holds a comment."""
+    """Break every group that holds a comment, but not the optional parentheses around brackets with one."""
     if isinstance(doc, list):
         return max([force_comments(part) for part in doc], default=False)
     if isinstance(doc, Group):

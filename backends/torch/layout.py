@@ -110,6 +110,10 @@ def _alias(name: ast.alias) -> str:
 
 def _laid(doc: Doc, indent: int, comment: str = "") -> list[str]:
     trailing = f"  # {comment}" if comment else ""
+    text = " " * indent + one_line(doc)
+    # Most statements fit on one line, which needs no measuring.
+    if "\n" not in text and len(text) + len(trailing) <= WIDTH:
+        return [text + trailing]
     force_comments(doc)
     lines = Printer(doc, indent, trailing).lines
     lines[-1] += trailing
@@ -239,4 +243,4 @@ def _if(node: ast.If, indent: int, word: str, comment: str = "") -> list[str]:
 
 def print_expression(node: ast.expr) -> str:
     """An expression on one line."""
-    return one_line(expression(node, OUTSIDE))
+    return one_line(expression(node, OUTSIDE)).replace("\n", "")
