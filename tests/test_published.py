@@ -1,0 +1,94 @@
+"""Parameters and MACs equal what others published or counted, exactly; their sources stand beside the numbers."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import effspec
+from tests.parity import count, meta_peer
+
+FACTS = Path(__file__).parent / "facts"
+ROWS = list(csv.DictReader((FACTS / "efficientnet.csv").open()))
+PAPER = list(csv.DictReader((FACTS / "efficientnet_paper.csv").open()))
+# How far each paper's (or README's) own count of multiply-adds lies from its code.
+SLACK = {"b0": 0.05, "efficientnet_lite": 0.06, "efficientnet_v2": 0.01}
+
+
+def settings(text: str) -> dict[str, Any]:
+    """`width=1.21 depth=1.44` as Python numbers."""
+    return {name: float(value) for name, value in (item.split("=") for item in text.split())}
+
+
+def name(row: dict[str, str]) -> str:
+    return "-".join(filter(None, (row["spec"], row["variant"], row.get("settings", "").replace(" ", ","))))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=name)
+def test_counts_equal_the_peers(row: dict[str, str]) -> None:
+    given = settings(row["settings"])
+    compiled = effspec.compile(row["spec"], variant=row["variant"] or None, set=given or None)
+    assert compiled.params == int(row["params"])
+    if row["macs"]:
+        assert compiled.macs == int(row["macs"])
+        assert tuple(compiled.input_shape) == (3, int(row["size"]), int(row["size"]))
+
+
+@pytest.mark.parametrize("row", PAPER, ids=name)
+def test_counts_round_to_the_papers(row: dict[str, str]) -> None:
+    compiled = effspec.compile(row["spec"], variant=row["variant"])
+    if row["params_millions"]:
+        # The paper prints two digits (and 9.2 for B2, whose code has 9.11).
+        assert compiled.params / 1e6 == pytest.approx(float(row["params_millions"]), rel=0.02)
+    assert compiled.macs / 1e9 == pytest.approx(float(row["macs_billions"]), rel=SLACK[row["spec"]])
+
+
+# Points that nobody published, against timm's generator built here, at odd sizes too.
+@pytest.mark.parametrize(
+    ("width", "depth", "size"),
+    [(0.35, 0.5, 63), (0.77, 1.0, 97), (1.05, 1.3, 129), (1.21, 1.44, 225), (1.5, 0.9, 131), (1.9487171, 3.58, 255)],
+)
+def test_unpublished_points_equal_timm(width: float, depth: float, size: int) -> None:
+    efficientnet = pytest.importorskip("timm.models.efficientnet")
+    with torch.device("meta"):
+        model = efficientnet._gen_efficientnet("efficientnet_b0", channel_multiplier=width, depth_multiplier=depth)
+    compiled = effspec.compile("b0", set={"width": width, "depth": depth, "size": size})
+    assert (compiled.params, compiled.macs) == count(model.eval(), size)
+
+
+@pytest.mark.parametrize(("width", "depth", "size"), [(0.7, 0.8, 95), (1.21, 1.44, 161), (1.6, 2.2, 127)])
+def test_unpublished_points_equal_torchvision(width: float, depth: float, size: int) -> None:
+    models = pytest.importorskip("torchvision.models.efficientnet")
+    rows, last = models._efficientnet_conf("efficientnet_b0", width_mult=width, depth_mult=depth)
+    with torch.device("meta"):
+        model = models.EfficientNet(rows, 0.2, last_channel=last)
+    compiled = effspec.compile("b0", variant="tv_b0", set={"width": width, "depth": depth, "size": size})
+    assert (compiled.params, compiled.macs) == count(model.eval(), size)
+
+
+@pytest.mark.parametrize(("width", "depth", "size"), [(0.55, 1.0, 97), (1.3, 1.7, 161)])
+def test_unpublished_lite_points_equal_timm(width: float, depth: float, size: int) -> None:
+    efficientnet = pytest.importorskip("timm.models.efficientnet")
+    with torch.device("meta"):
+        model = efficientnet._gen_efficientnet_lite("efficientnet_lite0", width, depth)
+    compiled = effspec.compile("efficientnet_lite", set={"width": width, "depth": depth, "size": size})
+    assert (compiled.params, compiled.macs) == count(model.eval(), size)
+
+
+@pytest.mark.parametrize(("width", "depth", "size"), [(0.55, 1.0, 97), (1.3, 1.7, 161)])
+def test_unpublished_v2_points_equal_timm(width: float, depth: float, size: int) -> None:
+    efficientnet = pytest.importorskip("timm.models.efficientnet")
+    with torch.device("meta"):
+        model = efficientnet._gen_efficientnetv2_base("tf_efficientnetv2_b0", width, depth)
+    compiled = effspec.compile("efficientnet_v2", set={"width": width, "depth": depth, "size": size})
+    assert (compiled.params, compiled.macs) == count(model.eval(), size)
+
+
+def test_other_channels_and_classes_are_counted() -> None:
+    compiled = effspec.compile("b0", variant="b1", set={"in_channels": 1, "classes": 10})
+    model = meta_peer("timm/efficientnet_b1", in_chans=1, num_classes=10)
+    assert (compiled.params, compiled.macs) == count(model, 240, channels=1)
