@@ -33,7 +33,7 @@ from effspec.ops import OPS
 from effspec.ops.base import REQUIRED, Op, OpError, show
 from effspec.ops.bind import bind as bind_operator
 from effspec.ops.bind import infer
-from effspec.params import ROOT_INIT
+from effspec.params import ROOT_INIT, distribution
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
 
@@ -189,6 +189,11 @@ class Elaborator(Evaluator):
         """Give an operator's tensors their paths; two layers may not have the same, except under `each`."""
         out = {}
         for name, tensor in tensors.items():
+            if not tensor.buffer:
+                try:
+                    distribution(tensor.init, tensor.shape)
+                except OpError as error:
+                    self.fail(error.code, error.message, span, help=error.help)
             full = f"{path}.{name}" if name else path
             if full in self.owners and not self.sharing:
                 other = self.owners[full][0]
@@ -384,7 +389,13 @@ class Elaborator(Evaluator):
         own = op.tensors(types, attributes)["weight"]
         parameter = self.own_tensors({"": own}, f"{path}.weight", site.span, iteration)
         node = self.add_node(
-            "parameter", f"{path}.weight", (), {"shape": own.shape}, (TensorType(own.shape, False),), site.span, parameter
+            "parameter",
+            f"{path}.weight",
+            (),
+            {"shape": own.shape, "init": own.init},
+            (TensorType(own.shape, False),),
+            site.span,
+            parameter,
         )
         tensor = Tensor(Value(node.id), node.types[0], site.span, "weight")
         inner = replace_frame(frame, prefix="", labels={})
@@ -759,7 +770,8 @@ class Elaborator(Evaluator):
             self.fail("E0503", f"a param starts as a number or an initializer, found {self.describe(init)}", statement.span)
         path = frame.prefix + statement.name.id
         own = self.own_tensors({"": _Shaped(shape, init)}, path, statement.span, frame.iteration)
-        node = self.add_node("parameter", path, (), {"shape": shape}, (TensorType(shape, False),), statement.span, own)
+        attributes = {"shape": shape, "init": init}
+        node = self.add_node("parameter", path, (), attributes, (TensorType(shape, False),), statement.span, own)
         tensor = Tensor(Value(node.id), node.types[0], statement.span, statement.name.id)
         if self.recording:
             frame.instance.values[statement, frame.iteration] = tensor  # type: ignore[index]
@@ -1058,7 +1070,7 @@ class Elaborator(Evaluator):
                 self.fail("E0505", f"a size is at most 2^31, found {values.show(shape)}", declared.shape.span)
             if inputs is None:
                 kind = TensorType(shape)
-                new = self.add_node("input", declared.name.id, (), {}, (kind,), declared.span)
+                new = self.add_node("input", declared.name.id, (), {"shape": shape}, (kind,), declared.span)
                 tensor = Tensor(Value(new.id), kind, declared.span, declared.name.id)
             else:
                 if position >= len(inputs) or len(inputs) != len(node.inputs):
