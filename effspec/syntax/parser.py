@@ -90,7 +90,13 @@ def _wordlike(left: str, right: str) -> bool:
 def _lark() -> Lark:
     grammar = files("effspec.grammars").joinpath("effspec.lark").read_text(encoding="utf-8")
     return Lark(
-        grammar, parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=True, postlex=_Newlines()
+        grammar,
+        start=["start", "expr"],
+        parser="lalr",
+        lexer="contextual",
+        propagate_positions=True,
+        maybe_placeholders=True,
+        postlex=_Newlines(),
     )
 
 
@@ -125,7 +131,7 @@ def parse(source: Source) -> nodes.File:
     tree: Tree[Token] | None = None
     while tree is None:
         try:
-            tree = _lark().parse(text + "\n")
+            tree = _lark().parse(text + "\n", start="start")
         except UnexpectedInput as error:
             diagnostic, start = _explain(source, error)
             if problems and problems[-1].primary and problems[-1].primary.span.start == start:
@@ -138,6 +144,29 @@ def parse(source: Source) -> nodes.File:
     if problems or tree is None:
         raise EffspecError(tuple(problems))
     return _Builder(source).file(tree)
+
+
+def parse_expression(source: Source, start: int, end: int) -> nodes.Expr:
+    """The syntax tree of the one expression that characters `start` to `end` of a source hold (a value that a command
+    line gives).  Raises EffspecError."""
+    # Blanks before it keep every place where it is.
+    part = Source(source.name, " " * start + source.text[start:end])
+    try:
+        _check_depth(part)
+        tree = _lark().parse(part.text, start="expr")
+    except UnexpectedInput as error:
+        span = _explain(part, error)[0].primary.span  # type: ignore[union-attr]
+        raise fail(
+            "E0101",
+            f"`{source.text[start:end]}` is not a value",
+            Span(source, max(start, span.start), max(span.end, start + 1)),
+            "this cannot stand here" if part.text.strip() else "nothing is given",
+            help='a value is a number, true, false, "text", a list [1, 2] or a name of the file',
+        ) from None
+    except EffspecError as error:
+        first = error.diagnostics[0]
+        raise fail(first.code, first.message, Span(source, start, end), help=first.help) from None
+    return _Builder(source)(tree)  # type: ignore[no-any-return]
 
 
 def _check_depth(source: Source) -> None:
