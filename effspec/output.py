@@ -1,0 +1,196 @@
+"""Writes files so that no work is lost: all of a file or nothing of it, and never over what somebody else wrote.
+
+A text that effspec writes carries its own digest (`effspec digest 0123456789abcdef`, as a comment or in its first
+docstring), so that a later edit is seen.  A binary file carries the name effspec in its first bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effspec.diagnostics import EffspecError, fail
+
+if TYPE_CHECKING:
+    from effspec.backend import File
+
+PLACEHOLDER = "effspec digest 0000000000000000"
+"""What a backend prints where the digest of the text is to stand."""
+_DIGEST = re.compile(rb"effspec digest [0-9a-f]{16}")
+_OURS = b"effspec"
+# Names that Windows keeps for devices, with any ending.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+MAX_NAME = 200
+
+
+def word(value: object) -> str:
+    """A value as the end of a name, in letters, digits and underscores: `2`, `0_5`, `_minus_1`, `64_88`, `_same`."""
+    if isinstance(value, tuple):
+        return "_".join(map(word, value))
+    from effspec.values import decimal_text, is_number, show
+
+    text = decimal_text(value) if is_number(value) and not isinstance(value, int) else show(value)  # type: ignore[arg-type]
+    text = re.sub(r"^-", "minus_", text if not isinstance(value, str) else value)
+    text = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+    return "_" + text if text[:1].isalpha() else text
+
+
+def seal(data: bytes) -> bytes:
+    """The text with its digest in place of the placeholder (where it has one)."""
+    blank = PLACEHOLDER.encode()
+    return data.replace(blank, blank[:-16] + _digest(data).encode(), 1)
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether a text carries its own digest: effspec wrote it, and nobody has edited it since."""
+    found = _DIGEST.search(data)
+    if found is None:
+        return False
+    return found.group()[-16:].decode() == _digest(data[: found.start()] + PLACEHOLDER.encode() + data[found.end() :])
+
+
+def _digest(data: bytes) -> str:
+    # Line ends and a byte-order mark are what a checkout or an editor may change by itself.
+    return hashlib.sha256(data.replace(b"\r\n", b"\n").removeprefix(b"\xef\xbb\xbf")).hexdigest()[:16]
+
+
+def check(path: str, *, force: bool = False, inputs: Iterable[str] = ()) -> None:
+    """Raise E0711 to E0716 where `path` cannot or must not be written; `inputs` are files that were read."""
+    name = os.path.basename(path)
+    if not name or name in (".", ".."):
+        raise fail("E0713", f"`{path}` names no file", help="give a file's name: -o model.onnx")
+    if _RESERVED.fullmatch(name) or _FORBIDDEN.search(name) or name[-1] in ". " or len(name.encode()) > MAX_NAME:
+        help = f"letters, digits, dots, dashes and underscores, at most {MAX_NAME} bytes, no device's name (con, nul)"
+        raise fail("E0715", f"`{name[:80]}` is no file name that every system allows", help=help)
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise fail("E0713", f"there is no folder {folder}", help="create it, or choose another place with -o")
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    for other in inputs:
+        if os.path.exists(other) and os.path.samefile(path, other):
+            raise fail("E0714", f"{path} is an input of this command", help="choose another name with -o")
+    if stat.S_ISLNK(status.st_mode):
+        raise fail("E0712", f"{path} is a symbolic link, which is not followed", help="name the file that it leads to")
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise fail("E0713", f"{path} is {kind}", help="choose a file's name with -o; `-o -` writes to standard output")
+
+
+def protect(path: str, chunks: Iterable[bytes | memoryview]) -> bool:
+    """Whether `path` holds `chunks` already; raises E0711 where it holds what somebody edited or somebody else wrote."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            position = 0
+            for chunk in chunks:
+                if file.read(len(chunk)) != chunk:
+                    break
+                position += len(chunk)
+            else:
+                if position == size:
+                    return True
+            file.seek(0)
+            head = file.read(4096)
+            ours = _OURS in head[:64] and b"\0" in head or (size < 1 << 26 and is_sealed(head + file.read()))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if not ours:
+        edited = _DIGEST.search(head) is not None
+        what = "was edited after effspec wrote it" if edited else "was not written by effspec"
+        raise fail("E0711", f"{path} {what}", help="choose another name with -o, or overwrite it with --force")
+    return False
+
+
+def write(folder: str, files: Sequence[File], *, force: bool = False) -> None:
+    """Write files into a folder: all are complete beside their places before the first is renamed.
+
+    The first file is renamed last: it is the one that names the others.  Raises E0711 to E0716.
+    """
+    paths = [os.path.join(folder, file.name) for file in files]
+    for path in paths[1:]:
+        check(path, force=force)
+    if not force and all([protect(path, file.chunks()) for path, file in zip(paths, files, strict=True)]):
+        return
+    with ExitStack() as stack:
+        staged = [(stack.enter_context(_Staged(path, file.chunks())), path) for path, file in zip(paths, files, strict=True)]
+        for temporary, path in reversed(staged):
+            temporary.place(path)
+
+
+def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
+    """Write one file: either the old one or the complete new one is there, whatever happens.  Raises E0716."""
+    with _Staged(os.fspath(path), chunks) as temporary:
+        temporary.place(os.fspath(path))
+
+
+class _Staged:
+    """A complete file under a temporary name in the folder of its place; it vanishes unless it is placed."""
+
+    def __init__(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
+        self.path, self.chunks, self.name = path, chunks, ""
+
+    def __enter__(self) -> _Staged:
+        folder, name = os.path.split(self.path)
+        try:
+            with tempfile.NamedTemporaryFile(
+                "wb", prefix=f".{name[:100]}.", suffix=".effspec-tmp", dir=folder or ".", delete=False
+            ) as handle:
+                self.name = handle.name
+                for chunk in self.chunks:
+                    handle.write(chunk)
+                handle.flush()
+                os.fsync(handle.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            # A temporary file is private; the result is as open as the one it replaces, or as any new file.
+            mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else 0o666 & ~mask
+            os.chmod(self.name, mode)
+        except OSError as error:
+            self.__exit__()
+            raise _unwritable(self.path, error) from None
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def place(self, path: str) -> None:
+        try:
+            os.replace(self.name, path)
+            self.name = ""
+            if os.name == "posix":
+                folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+    def __exit__(self, *_: Any) -> None:
+        if self.name:
+            Path(self.name).unlink(missing_ok=True)
+            self.name = ""
+
+
+def _unwritable(path: str, error: OSError) -> EffspecError:
+    return fail("E0716", f"cannot write {path}: {(error.strerror or str(error)).lower()}")
+
+
+def sealed_chunks(chunks: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+    """A text's chunks as one, sealed."""
+    yield seal(b"".join(chunks))

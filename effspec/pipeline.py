@@ -1,0 +1,258 @@
+"""The compiler on one page: a spec and a request in, counts, hashes, files and live models out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from effspec import request
+from effspec.diagnostics import EffspecError, fail
+from effspec.elaborate import Elaborated, Request, elaborate
+from effspec.ir.graph import Graph
+from effspec.ir.verify import verify
+from effspec.resolve import Module, load
+
+if TYPE_CHECKING:
+    import torch
+
+    from effspec.backend import Backend, Choice, File, Unit, Weights
+    from effspec.cost import Cost
+
+
+def compile(
+    path: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
+    phi: float | None = None,
+    set: Mapping[str, Any] | None = None,
+    model: str | None = None,
+) -> Compiled:
+    """Compile a model of a spec file, or of a shipped spec by its bare name (`"b0"`).
+
+    `variant` is a published point, `phi` the coefficient of a compound scaling rule, `set` gives other parameters by
+    name; a float means its shortest decimal (0.1 is 1/10).  `model` chooses one of a file that has several.  Raises
+    `effspec.EffspecError`, which carries and prints every diagnostic.
+    """
+    name = os.fspath(path)
+    return Compiled(load(name), request.from_call(name, variant=variant, phi=phi, settings=set, model=model))
+
+
+class Compiled:
+    """One point of a model, lowered and verified.  Costs, hashes and files are made when they are asked for."""
+
+    def __init__(self, module: Module, request: Request) -> None:
+        self.module = module
+        self.request = request
+        self.elaborated: Elaborated = elaborate(module, request)
+        self.graph: Graph = self.elaborated.graph
+        """The operators; `graph.nx` is the networkx graph."""
+        verify(self.graph, after="elaboration")
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.input_shape))
+        return f"<{self.title}: {shape}, {self.params:,} parameters, {self.macs:,} multiply-adds>"
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.elaborated.model.name.id
+
+    @property
+    def variant(self) -> str | None:
+        return self.request.variant
+
+    @property
+    def scale(self) -> str:
+        """The settings as text (`phi = 2`), empty where there are none."""
+        from effspec.values import show
+
+        given = {setting.name: self.elaborated.parameters[setting.name].value for setting in self.request.settings}
+        return ", ".join(f"{name} = {show(value)}" for name, value in given.items())
+
+    @property
+    def title(self) -> str:
+        """`EfficientNet b2, classes = 10`."""
+        return ", ".join(filter(None, (f"{self.name} {self.variant or ''}".rstrip(), self.scale)))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The model's parameters by name: integers, fractions, texts, tuples and layers."""
+        return {name: parameter.value for name, parameter in self.elaborated.parameters.items()}
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each input by its name, without the batch axis."""
+        return {node.path: node.types[0].shape for node in self.graph.inputs}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the (first) input: channels, height, width."""
+        return next(iter(self.input_shapes.values()))
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What it costs: in total, by operator and by stage."""
+        from effspec.cost import Cost
+
+        return Cost(self.graph)
+
+    @property
+    def params(self) -> int:
+        """Trained parameters at inference."""
+        return self.cost.params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one image at inference."""
+        return self.cost.macs
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What travels in every artefact: the preparation of each input, as JSON (`image.mean`: `[0.485, ...]`)."""
+        import json
+
+        prepared = self.elaborated.preparation
+        return {
+            f"{name}.{key}": value if isinstance(value, str) else json.dumps(plain(value))
+            for name, arguments in prepared.items()
+            for key, value in arguments.items()
+        }
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """`function` (what it computes), `weights` (which checkpoints fit), `artefact` (both, and everything else)."""
+        from effspec.identity import hashes
+
+        return hashes(self.graph, metadata=self.metadata)
+
+    @property
+    def hash(self) -> str:
+        """The hash of the function: 64 hexadecimal digits."""
+        return self.hashes["function"]
+
+    def unit(self, target: str, options: Mapping[str, Choice]) -> Unit:
+        """What a backend is given."""
+        from effspec.backend import Unit
+        from effspec.identity import artefact
+
+        hashes = self.hashes | {
+            "artefact": artefact(self.graph, target=target, options=options, metadata=self.metadata)
+        }
+        spec = os.path.basename(self.module.name)
+        return Unit(
+            self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, hashes, self.metadata,
+            self.elaborated,
+        )  # fmt: skip
+
+    def weights(self, source: str | os.PathLike[str] | Weights | None = None, seed: int = 0) -> Weights:
+        """A checkpoint's tensors (a path; E0804 where they do not fit), or the seeded initial values."""
+        if source is None:
+            from effspec.weights.initial import Seeded
+
+            return Seeded(seed)
+        if not isinstance(source, str | os.PathLike):
+            return source
+        from effspec.weights.checkpoint import Checkpoint, load
+
+        return Checkpoint(load(source), self.graph.parameters(training=True, buffers=True))
+
+    def files(
+        self,
+        target: str | Backend,
+        weights: str | os.PathLike[str] | Weights | None = None,
+        *,
+        seed: int = 0,
+        filename: str | None = None,
+        **options: Choice,
+    ) -> tuple[File, ...]:
+        """The files of a target, to be written; the first is called `filename`."""
+        from effspec import backend as backends
+
+        backend = backends.find(target) if isinstance(target, str) else target
+        chosen = backends.choose(backend, options)
+        unit = self.unit(backend.name, chosen)
+        problems = backend.check(unit, chosen)
+        if problems:
+            raise EffspecError(tuple(problems))
+        # A checkpoint that does not fit is an error for every target, whether it holds weights or not.
+        source = self.weights(weights, seed) if backend.reads_weights or weights is not None else None
+        return backend.emit(unit, source, chosen, filename or self.stem + backend.suffix)
+
+    def emit(
+        self,
+        target: str,
+        weights: str | os.PathLike[str] | Weights | None = None,
+        *,
+        seed: int = 0,
+        **options: Choice,
+    ) -> str | bytes:
+        """The content of a target's file: text, or bytes where the target is binary.
+
+        `weights` is a checkpoint's path (safetensors or .pth), `seed` draws the initial values otherwise.  Raises
+        EffspecError, E0706 where the model needs more than one file.
+        """
+        from effspec import backend as backends
+
+        backend = backends.find(target)
+        files = self.files(backend, weights, seed=seed, **options)
+        if len(files) > 1:
+            names = " and ".join(file.name for file in files)
+            raise fail("E0706", f"this model takes {len(files)} files: {names}", help="use `write(target, path)`")
+        content = files[0].read()
+        return content if backend.binary else content.decode()
+
+    def write(
+        self,
+        target: str,
+        path: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | Weights | None = None,
+        *,
+        seed: int = 0,
+        force: bool = False,
+        **options: Choice,
+    ) -> str:
+        """Write a target's files and return where the first one is; `force` overwrites what effspec did not write."""
+        from effspec import backend as backends
+        from effspec import output
+
+        backend = backends.find(target)
+        place = os.fspath(path) if path is not None else self.stem + backend.suffix
+        output.check(place, force=force, inputs=self.inputs(weights))
+        files = self.files(backend, weights, seed=seed, filename=os.path.basename(place), **options)
+        output.write(os.path.dirname(place), files, force=force)
+        return place
+
+    def inputs(self, weights: object = None) -> list[str]:
+        """The files that this compilation reads, which are never written to."""
+        return [self.module.name, *([os.fspath(weights)] if isinstance(weights, str | os.PathLike) else [])]
+
+    @property
+    def stem(self) -> str:
+        """The default name of a file without its ending: `efficientnet_b2`, `efficientnet_phi2`; a Python identifier."""
+        from effspec.output import word
+
+        given = [word(setting.name) + word(self.parameters[setting.name]) for setting in self.request.settings]
+        name = "_".join([self.name.lower(), *filter(None, [self.variant]), *given])
+        return name if len(name) <= 60 else f"{name[:48].rstrip('_')}_{self.hash[:8]}"
+
+    def to_torch(
+        self, weights: str | os.PathLike[str] | Weights | None = None, *, seed: int = 0
+    ) -> torch.nn.Module:
+        """The emitted model, live: with a checkpoint's weights, or its own seeded initial values."""
+        from effspec.runtime.module import module
+
+        text = self.emit("torch")
+        assert isinstance(text, str)
+        return module(text, self.name, self.stem, self.graph, self.weights(weights, seed))
+
+
+def plain(value: Any) -> Any:
+    """A compile-time value as JSON holds it: fractions are floats, tuples lists, layers their names."""
+    if isinstance(value, tuple):
+        return [plain(element) for element in value]
+    if isinstance(value, Fraction):
+        return float(value)
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

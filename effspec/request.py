@@ -1,0 +1,133 @@
+"""What a person asks for, as a `Request` whose settings point back at the words that were typed.
+
+`--phi 2` is the setting phi = 2.  On a command line a value is an expression of the language; in Python it is a value,
+and a float means its shortest decimal (0.1 is 1/10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from math import isfinite
+from typing import Any
+
+from effspec.diagnostics import EffspecError, Source, Span, fail
+from effspec.elaborate import Request, Setting
+from effspec.syntax.parser import parse_expression
+
+COMMAND_LINE = "command line"
+CALL = "call"
+
+
+def from_call(
+    name: str, *, variant: str | None, phi: object, settings: Mapping[str, object] | None, model: str | None
+) -> Request:
+    """The request of `effspec.compile(name, variant=..., phi=..., set={...})`; EffspecError E0606 for a value that the
+    language has no counterpart of."""
+    source, places = _call(name, variant, phi, settings or {})
+    made = []
+    for (key, value), (start, end) in zip(_given(phi, settings or {}), places, strict=True):
+        span = Span(source, start, end)
+        made.append(Setting(key, _value(key, value, span), span))
+    return Request(variant, model, tuple(made))
+
+
+def _given(phi: object, settings: Mapping[str, object]) -> list[tuple[str, object]]:
+    return [*([("phi", phi)] if phi is not None else []), *((str(name), value) for name, value in settings.items())]
+
+
+def _call(
+    name: str, variant: str | None, phi: object, settings: Mapping[str, object]
+) -> tuple[Source, list[tuple[int, int]]]:
+    """The call as one line, and where each setting stands in it."""
+    text = f"effspec.compile({name!r}" + (f", variant={variant!r}" if variant is not None else "")
+    places = []
+
+    def add(before: str, shown: str) -> None:
+        nonlocal text
+        places.append((len(text) + len(before), len(text) + len(before) + len(shown)))
+        text += before + shown
+
+    if phi is not None:
+        add(", ", f"phi={phi!r:.80}")
+    for position, (key, value) in enumerate(settings.items()):
+        add(", " if position else ", set={", f"{key!r}: {value!r:.80}")
+    return Source(CALL, (text + ("})" if settings else ")")).replace("\n", " ")), places
+
+
+def _value(name: str, value: object, span: Span) -> Any:
+    """A Python value as the language holds it."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # of an array library
+    match value:
+        case bool() | int() | str():
+            return value
+        case float() if isfinite(value):
+            return _reduced(Fraction(repr(value)))
+        case Decimal() if value.is_finite():
+            return _reduced(Fraction(value))
+        case Fraction():
+            return _reduced(value)
+        case list() | tuple():
+            return tuple(_value(name, element, span) for element in value)
+    shown = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+    raise fail("E0606", f"{name} cannot be {shown}", span, help="a value is a number, a bool, a text or a list of these")
+
+
+def _reduced(value: Fraction) -> int | Fraction:
+    return value.numerator if value.denominator == 1 else value
+
+
+def from_words(
+    words: Sequence[str], *, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None
+) -> Request:
+    """The request of a command line, `words`, of which these are the options.
+
+    Raises EffspecError with every setting that cannot be read: E0605 where it is not `NAME=VALUE`, and what the parser
+    finds in a value.
+    """
+    source, places = _command_line(words)
+    problems, made = [], []
+    taken: set[tuple[int, int]] = set()
+    options = [*([("--phi", phi)] if phi is not None else []), *(("--set", text) for text in settings)]
+    for option, text in options:
+        free = (place for place in _occurrences(words, places, option, text) if place not in taken)
+        start, end = next(free, (0, len(source.text)))
+        taken.add((start, end))
+        try:
+            name, skip = ("phi", 0) if option == "--phi" else _split(text, Span(source, start, end))
+            value = parse_expression(source, end - len(text) + skip, end)
+            made.append(Setting(name, value, Span(source, start, end)))
+        except EffspecError as error:
+            problems += error.diagnostics
+    if problems:
+        raise EffspecError(tuple(problems))
+    return Request(variant, model, tuple(made))
+
+
+def _split(text: str, span: Span) -> tuple[str, int]:
+    """The name in `NAME=VALUE`, and how many characters stand before the value."""
+    name, equals, _ = text.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise fail("E0605", f"`{text}` sets nothing", span, help="write `--set NAME=VALUE`, for example `--set classes=10`")
+    return name.strip(), len(name) + 1
+
+
+def _command_line(words: Sequence[str]) -> tuple[Source, list[int]]:
+    """The words as one line, and where each begins.  They are shown, not quoted: no shell reads them again."""
+    places, position = [], 0
+    for word in words:
+        places.append(position)
+        position += len(word) + 1
+    # A word may hold a line break, and a source's lines end there.
+    return Source(COMMAND_LINE, " ".join(words).replace("\n", " ")), places
+
+
+def _occurrences(words: Sequence[str], places: Sequence[int], option: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where `option text` or `option=text` stands."""
+    for position, word in enumerate(words):
+        if word == f"{option}={text}":
+            yield places[position], places[position] + len(word)
+        elif word == option and position + 1 < len(words) and words[position + 1] == text:
+            yield places[position], places[position + 1] + len(text)
