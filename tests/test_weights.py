@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from fractions import Fraction
 from math import sqrt
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
+import safetensors as reference
+import safetensors.torch as reference_torch
+import torch
 
+from effspec.diagnostics import EffspecError
 from effspec.ir.graph import Parameter
 from effspec.params import initializer
-from effspec.weights import initial
+from effspec.weights import checkpoint, initial, safetensors
 from effspec.weights.initial import Seeded
 
 
@@ -127,3 +133,162 @@ def test_values_never_change() -> None:
     ):
         digest.update(Seeded(42).tensor(parameter("x.weight", (64, 32, 3, 3), kind, **given)).astype("<f4").tobytes())
     assert digest.hexdigest() == "dbf9c8eebda36f9cd48ee34ad3ed571a3aaf04e88a39481a0e6f5a5d5e76a503"
+
+
+# --- safetensors -----------------------------------------------------------------------------------------------------
+
+
+def encode(header: object, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def test_written_file_is_read_by_the_safetensors_package(tmp_path: Path) -> None:
+    values = {
+        "b.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+        "a": np.float32(3.5).reshape(()),
+        "größe": np.zeros((0, 4), np.float32),
+    }
+    shapes = {name: value.shape for name, value in values.items()}
+    path = tmp_path / "x.safetensors"
+    safetensors.write(path, shapes, values.__getitem__, {"function": "abc"})
+    with reference.safe_open(path, "np") as peer:
+        assert peer.metadata() == {"function": "abc"}
+        assert sorted(peer.keys()) == sorted(values)
+        for name, value in values.items():
+            assert np.array_equal(peer.get_tensor(name), value) and peer.get_tensor(name).shape == value.shape
+    ours = safetensors.File(path)
+    assert ours.metadata == {"function": "abc"} and ours.shapes == dict(sorted(shapes.items()))
+    for name, value in values.items():
+        assert np.array_equal(ours.tensor(name), value)
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+)
+def test_every_type_of_the_safetensors_package_is_read_as_float32(tmp_path: Path, dtype: str) -> None:
+    value = (torch.arange(-6, 6).reshape(3, 4) * 0.3).to(getattr(torch, dtype))
+    reference_torch.save_file({"x": value, "a": torch.ones(3, dtype=torch.uint8)}, tmp_path / "x")
+    found = safetensors.File(tmp_path / "x").tensor("x")
+    assert found.dtype == np.float32 and np.array_equal(found, value.to(torch.float32).numpy())
+
+
+def test_a_view_outlives_its_file(tmp_path: Path) -> None:
+    safetensors.write(tmp_path / "x", {"a": (3,)}, lambda name: np.ones(3, np.float32))
+    file = safetensors.File(tmp_path / "x")
+    found = file.tensor("a")
+    file.close()
+    assert found.tolist() == [1, 1, 1] and not found.flags.writeable
+
+
+F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+DAMAGED = {
+    "empty": (b"", "begins with"),
+    "short": (b"\x01\0\0\0\0\0\0", "begins with"),
+    "html": (b"<!DOCTYPE html>", "begins with"),
+    "huge header": ((10**12).to_bytes(8, "little") + b"{" * 50, "more than the limit"),
+    "truncated header": (encode({"a": F32})[:30], "truncated"),
+    "truncated data": (encode({"a": F32}, b"123"), "truncated"),
+    "trailing": (encode({"a": F32}, b"123456"), "2 bytes follow"),
+    "gap": (encode({"a": F32 | {"data_offsets": [4, 8]}}, b"12345678"), "gap after the header"),
+    "overlap": (encode({"a": F32, "b": F32}, b"1234"), "`b` overlaps `a`"),
+    "not json": (encode(b"{nope}"), "not valid JSON"),
+    "not utf-8": (encode(b'{"\xff": 1}'), "not valid JSON"),
+    "deep": (encode(b'{"a":' + b"[" * 200_000), "not valid JSON"),
+    "duplicate": (encode(b'{"a":%b,"a":%b}' % ((json.dumps(F32).encode(),) * 2), b"1234"), "stands twice"),
+    "keys": (encode({"a": {"dtype": "F32"}}), "something other"),
+    "negative": (encode({"a": F32 | {"shape": [-1]}}, b"1234"), "not a list of sizes"),
+    "boolean": (encode({"a": F32 | {"shape": [True]}}, b"1234"), "not a list of sizes"),
+    "float": (encode({"a": F32 | {"shape": [1.0]}}, b"1234"), "not a list of sizes"),
+    "backwards": (encode({"a": F32 | {"data_offsets": [4, 0]}}, b"1234"), "does not fit"),
+    "size": (encode({"a": F32 | {"shape": [2**62, 2**62]}}, b"1234"), "does not fit"),
+    "dtype": (encode({"a": F32 | {"dtype": "Q7"}}, b"1234"), "does not know"),
+    "dtype list": (encode({"a": F32 | {"dtype": ["F32"]}}, b"1234"), "does not know"),
+    "metadata": (encode({"__metadata__": {"a": 1}}), "text to text"),
+    "digits": (encode(b'{"a":' + b"9" * 5000 + b"}"), "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_safetensors(tmp_path: Path, case: str) -> None:
+    content, message = DAMAGED[case]
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(EffspecError) as caught:
+        safetensors.File(tmp_path / "x.safetensors")
+    assert message in str(caught.value) and "x.safetensors" in str(caught.value)
+
+
+def test_every_truncation_is_an_error(tmp_path: Path) -> None:
+    whole = encode({"a": F32, "b": F32 | {"data_offsets": [4, 8]}}, bytes(8))
+    for length in range(len(whole)):
+        (tmp_path / "x").write_bytes(whole[:length])
+        with pytest.raises(EffspecError):
+            safetensors.File(tmp_path / "x")
+
+
+def test_float8_may_stand_in_a_file_unread(tmp_path: Path) -> None:
+    header = {"a": F32, "b": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [4, 6]}}
+    (tmp_path / "x").write_bytes(encode(header, np.float32(2).tobytes() + b"ab"))
+    file = safetensors.File(tmp_path / "x")
+    assert file.tensor("a") == 2
+    with pytest.raises(EffspecError, match="E0803"):
+        file.tensor("b")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+
+    def broken(name: str) -> np.ndarray:
+        raise RuntimeError("source failed")
+
+    with pytest.raises(RuntimeError):
+        safetensors.write(path, {"a": (2,)}, broken)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(EffspecError, match="E0801"):
+        safetensors.write(tmp_path / "none" / "x", {}, broken)
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def test_check_fits_lists_everything(tmp_path: Path) -> None:
+    shapes = {"stem.weight": (4, 3), "stem.num_batches_tracked": (), "head.wieght": (2,), "head.bias": (3,)}
+    safetensors.write(tmp_path / "x", shapes, lambda name: np.ones(shapes[name], np.float32))
+    file = checkpoint.load(tmp_path / "x")
+    good, renamed = parameter("stem.weight", (4, 3)), parameter("head.weight", (2,))
+    resized, absent = parameter("head.bias", (5,)), parameter("body.gamma", (1,))
+    checkpoint.Checkpoint(file, [good, parameter("head.wieght", (2,)), parameter("head.bias", (3,))])
+    with pytest.raises(EffspecError) as caught:
+        checkpoint.check_fits(file, [good, renamed, resized, absent])
+    text = str(caught.value)
+    assert "E0804" in text and "of 4 tensors 2 missing, 1 unexpected, 1 of another shape" in text
+    assert "`head.bias` is (3,), the model wants (5,)" in text
+    assert "missing `head.weight` (2,); did `head.wieght` mean it?" in text
+    assert "missing `body.gamma` (1,)" in text and "unexpected `head.wieght` (2,)" in text
+    weights = checkpoint.Checkpoint(file)
+    assert weights.tensor(good).shape == (4, 3)
+    for wrong in (resized, absent):
+        with pytest.raises(EffspecError, match="E0804"):
+            weights.tensor(wrong)
+
+
+def test_save_is_the_inverse_of_load(tmp_path: Path) -> None:
+    parameters = [parameter("b.weight", (3, 4)), parameter("a.weight", (2,))]
+    checkpoint.save(tmp_path / "x", parameters, Seeded(1), {"weights": "00"})
+    found = checkpoint.Checkpoint(checkpoint.load(tmp_path / "x"), parameters)
+    for each in parameters:
+        assert np.array_equal(found.tensor(each), Seeded(1).tensor(each))
+
+
+def test_what_is_no_checkpoint(tmp_path: Path) -> None:
+    for content in (b"", b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1"):
+        (tmp_path / "x.pth").write_bytes(content)
+        with pytest.raises(EffspecError, match="E0801"):
+            checkpoint.load(tmp_path / "x.pth")
+    with pytest.raises(EffspecError, match="E0801"):
+        checkpoint.load(tmp_path / "absent")
+    with pytest.raises(EffspecError, match="E0801"):
+        checkpoint.load(tmp_path)

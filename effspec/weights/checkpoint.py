@@ -1,0 +1,123 @@
+"""Checkpoints as weights of a model: opening a file of any known format, whether it fits, and saving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effspec.diagnostics import fail
+from effspec.ir.graph import Parameter
+from effspec.ops.base import show
+from effspec.weights import safetensors
+from effspec.weights.store import TensorFile
+
+if TYPE_CHECKING:
+    from effspec.backend import Weights
+
+_LISTED = 12
+
+
+def load(path: str | os.PathLike[str]) -> TensorFile:
+    """Open a checkpoint: safetensors, or PyTorch's zip or legacy format, told apart by content and not by name.
+
+    Raises E0801 (unreadable, or none of these), E0802 (damaged) and E0803 (content that effspec does not take).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(16)
+    except OSError as error:
+        raise fail("E0801", f"cannot read {path}: {error.strerror or error}") from None
+    if safetensors.is_safetensors(head):
+        return safetensors.File(path)
+    # Imported here: a safetensors file needs none of it.
+    from effspec.weights import pth
+
+    if pth.is_zip(head) or pth.is_pickle(head):
+        return pth.File(path)
+    raise fail(
+        "E0801",
+        f"{path.name} is no checkpoint that effspec reads",
+        notes=("it begins neither as safetensors nor as a PyTorch checkpoint (.pth)",),
+        help="a download that failed often leaves a page of HTML or a Git LFS pointer: look at the file",
+    )
+
+
+def check_fits(file: TensorFile, parameters: Iterable[Parameter]) -> None:
+    """Raise one E0804 that lists every missing, unexpected and wrongly shaped tensor, or return."""
+    wanted = {parameter.path: parameter.shape for parameter in parameters}
+    found = file.shapes
+    missing = [name for name in wanted if name not in found]
+    # A PyTorch model keeps a step counter in each batch norm; it is no number of the model.
+    extra = [name for name in found if name not in wanted and not is_counter(name, found[name])]
+    wrong = [name for name, shape in wanted.items() if name in found and found[name] != shape]
+    if not missing and not extra and not wrong:
+        return
+    notes = [
+        *_listed(wrong, lambda name: f"`{name}` is {show(found[name])}, the model wants {show(wanted[name])}", "more"),
+        *_listed(missing, lambda name: f"missing `{name}` {show(wanted[name])}{_near(name, extra)}", "more missing"),
+        *_listed(extra, lambda name: f"unexpected `{name}` {show(found[name])}", "more unexpected"),
+    ]
+    counts = [(len(missing), "missing"), (len(extra), "unexpected"), (len(wrong), "of another shape")]
+    said = ", ".join(f"{count} {what}" for count, what in counts if count)
+    raise fail(
+        "E0804",
+        f"{file.path.name} does not fit the model: of {len(wanted)} tensors {said}",
+        notes=tuple(notes),
+        help="`effspec weights convert` moves a checkpoint whose names are those of another code base"
+        if len(missing) > len(wanted) // 2 and extra
+        else "another variant, or other settings, may be the one that it was trained with",
+    )
+
+
+def _listed(names: Sequence[str], text: Callable[[str], str], rest: str) -> list[str]:
+    shown = [text(name) for name in names[:_LISTED]]
+    return shown + ([f"... and {len(names) - _LISTED} {rest}"] if len(names) > _LISTED else [])
+
+
+def _near(name: str, others: Sequence[str]) -> str:
+    near = get_close_matches(name, others[:2000], n=1, cutoff=0.75)
+    return f"; did `{near[0]}` mean it?" if near else ""
+
+
+def is_counter(name: str, shape: tuple[int, ...]) -> bool:
+    """PyTorch's count of the batches that a batch norm has seen."""
+    return shape == () and name.rpartition(".")[2] == "num_batches_tracked"
+
+
+class Checkpoint:
+    """A weight source: the tensors of an open file, by the paths of the parameters.
+
+    With `parameters`, the file is checked against them at once (E0804).
+    """
+
+    def __init__(self, file: TensorFile, parameters: Iterable[Parameter] | None = None) -> None:
+        self.file = file
+        if parameters is not None:
+            check_fits(file, parameters)
+
+    def tensor(self, parameter: Parameter) -> NDArray[np.float32]:
+        """The tensor of that path; E0804 where it is missing or has another shape."""
+        path, shape = parameter.path, self.file.shapes.get(parameter.path)
+        if shape != parameter.shape:
+            found = f"has shape {show(shape)}" if shape is not None else "is missing"
+            raise fail("E0804", f"{self.file.path.name}: `{path}` {found}, the model wants {show(parameter.shape)}")
+        return self.file.tensor(path)
+
+
+def save(
+    path: str | os.PathLike[str],
+    parameters: Iterable[Parameter],
+    weights: Weights,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write every parameter as safetensors, one at a time; `metadata` names the function and weights hashes."""
+    named = {parameter.path: parameter for parameter in parameters}
+    shapes = {name: parameter.shape for name, parameter in named.items()}
+    safetensors.write(path, shapes, lambda name: weights.tensor(named[name]), metadata)
