@@ -52,11 +52,13 @@ class Given:
 
 @dataclass(frozen=True)
 class ParameterValue:
-    """What a model parameter came out as, and what decided it ("default", "with", "variant", "setting")."""
+    """What a model parameter came out as, what decided it ("default", "with", "variant", "setting"), and which other
+    parameters it was computed from."""
 
     value: Any
     origin: str
     span: Span
+    reads: frozenset[str] = frozenset()
 
 
 @dataclass(eq=False)
@@ -929,23 +931,15 @@ class Elaborator(Evaluator):
                 given[key] = Given(value, span, "variant")
         return definition, given
 
-    def expand_model(
-        self,
-        definition: Definition,
-        given: Mapping[str, Given],
-        instance: Instance,
-        blocks: int | None,
-        prefix: str,
-        inputs: list[Any] | None,
-        span: Span,
+    def model_header(
+        self, definition: Definition, given: Mapping[str, Given], instance: Instance, blocks: int | None, prefix: str, span: Span
     ) -> tuple[Frame, dict[str, Cell]]:
-        """Evaluate a model's parameters and run its body; `inputs` are None for the compiled model itself."""
+        """Evaluate a model's parameters, those of its scaling first, and the scaling's `require`s."""
         node = definition.node
         assert isinstance(node, nodes.Model)
-        context = ModelContext(blocks)
         scaling = self.scaling_of(definition)
         cells: dict[str, Cell] = {}
-        frame = Frame(definition.module, Scope(), instance, context, prefix=prefix, is_model=True)
+        frame = Frame(definition.module, Scope(), instance, ModelContext(blocks), prefix=prefix, is_model=True)
         self.readers.append(None)
         try:
             if scaling is not None:
@@ -964,6 +958,23 @@ class Elaborator(Evaluator):
         for name, cell in cells.items():
             assert cell.bound is not None
             instance.arguments[name] = cell.bound
+        return frame, cells
+
+    def expand_model(
+        self,
+        definition: Definition,
+        given: Mapping[str, Given],
+        instance: Instance,
+        blocks: int | None,
+        prefix: str,
+        inputs: list[Any] | None,
+        span: Span,
+    ) -> tuple[Frame, dict[str, Cell]]:
+        """Evaluate a model's parameters and run its body; `inputs` are None for the compiled model itself."""
+        node = definition.node
+        assert isinstance(node, nodes.Model)
+        scaling = self.scaling_of(definition)
+        frame, cells = self.model_header(definition, given, instance, blocks, prefix, span)
         root = Cell("", node.span, None)
         self.readers.append(root)
         try:
@@ -1234,14 +1245,10 @@ def choose(module: Module, request: Request, elaborator: Elaborator) -> tuple[De
     return next(iter(models.values())), {}
 
 
-def elaborate(module: Module, request: Request | None = None) -> Elaborated:
-    """Lower the requested point of a loaded spec.  Raises EffspecError."""
-    request = request or Request()
+def _start(module: Module, request: Request) -> tuple[Elaborator, Definition, dict[str, Given]]:
+    """An elaborator, the model that is asked for, and what its variant and the settings give."""
     elaborator = Elaborator("")
     definition, given = choose(module, request, elaborator)
-    node = definition.node
-    assert isinstance(node, nodes.Model)
-    elaborator.graph = Graph(node.name.id)
     seen: dict[str, Setting] = {}
     for setting in request.settings:
         if setting.name in seen and setting.span is not seen[setting.name].span:
@@ -1254,6 +1261,35 @@ def elaborate(module: Module, request: Request | None = None) -> Elaborated:
         if isinstance(value, nodes.Node):
             value = elaborator.evaluate(value, elaborator.file_frame(module))  # type: ignore[arg-type]
         given[setting.name] = Given(Bound(value), setting.span, "setting")
+    return elaborator, definition, given
+
+
+def header(module: Module, request: Request) -> dict[str, ParameterValue]:
+    """The parameters of a requested point, without its body."""
+    elaborator, definition, given = _start(module, request)
+    node = definition.node
+    assert isinstance(node, nodes.Model)
+    instance = Instance(node, definition, "", None, None, ())
+    return _parameter_values(elaborator.model_header(definition, given, instance, None, "", node.span)[1])
+
+
+def _parameter_values(cells: Mapping[str, Cell]) -> dict[str, ParameterValue]:
+    return {
+        name: ParameterValue(
+            cell.bound.value, cell.origin, cell.given or cell.span, frozenset(other.name for other in cell.reads)
+        )
+        for name, cell in cells.items()
+        if cell.bound is not None
+    }
+
+
+def elaborate(module: Module, request: Request | None = None) -> Elaborated:
+    """Lower the requested point of a loaded spec.  Raises EffspecError."""
+    request = request or Request()
+    elaborator, definition, given = _start(module, request)
+    node = definition.node
+    assert isinstance(node, nodes.Model)
+    elaborator.graph = Graph(node.name.id)
     title = f"variant {request.variant}" if request.variant else node.name.id
     elaborator.trail = [title]
     elaborator.charge(1, elaborator.static_weight(definition), node.name.span)
@@ -1277,11 +1313,6 @@ def elaborate(module: Module, request: Request | None = None) -> Elaborated:
     if not graph.outputs or all(output.training for output in graph.outputs):
         graph.outputs.append(Output("output", elaborator._tree(frame.it, node.span)))
     frame.instance.output = frame.it
-    parameters = {
-        name: ParameterValue(cell.bound.value, cell.origin, cell.given or cell.span)
-        for name, cell in cells.items()
-        if cell.bound is not None
-    }
     return Elaborated(
-        graph.live(), module, node, frame.instance, parameters, frame.context.block, elaborator.preparation, request.variant
+        graph.live(), module, node, frame.instance, _parameter_values(cells), frame.context.block, elaborator.preparation, request.variant
     )

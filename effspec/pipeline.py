@@ -234,7 +234,7 @@ class Compiled:
         """The default name of a file without its ending: `efficientnet_b2`, `efficientnet_phi2`; a Python identifier."""
         from effspec.output import word
 
-        given = [word(setting.name) + word(self.parameters[setting.name]) for setting in self.request.settings]
+        given = [setting.name + word(self.parameters[setting.name]) for setting in self.request.settings]
         name = "_".join([self.name.lower(), *filter(None, [self.variant]), *given])
         return name if len(name) <= 60 else f"{name[:48].rstrip('_')}_{self.hash[:8]}"
 
