@@ -1,0 +1,190 @@
+"""Which model parameters stay constructor arguments: those that flow into operator arguments and touch no other shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effspec.elaborate import Elaborated
+from effspec.layers import Application, Instance, Layer
+from effspec.syntax import nodes
+from effspec.values import is_number
+
+# Operator arguments that may be chosen when the module is made; a width only where nothing reads the result's width.
+_RATES = {("dropout", "rate"), ("drop_path", "rate")}
+_WIDTHS = {("linear", "out"), ("conv", "out")}
+_KEEPS_WIDTH = frozenset(
+    {"relu", "relu6", "silu", "mish", "sigmoid", "hard_sigmoid", "hard_swish", "tanh", "softplus", "gelu", "leaky_relu", "elu", "dropout"}
+)
+
+
+def runtime_parameters(elaborated: Elaborated, plan: Any) -> dict[str, Any]:
+    """The parameters of the compiled model that the emitted class takes, with their compiled values."""
+    found = {}
+    for parameter in elaborated.model.parameters:
+        word = parameter.name.id
+        value = elaborated.parameters[word].value
+        if is_number(value) and _Flow(elaborated, plan).is_free(elaborated.root, word):
+            found[word] = value
+    return found
+
+
+def tainted_parameters(root: Instance, names: set[str]) -> set[tuple[Instance, str]]:
+    """The block parameters that come from the model's constructor arguments."""
+    found = {(root, word) for word in names}
+
+    def visit(instance: Instance) -> None:
+        for child in instance.children:
+            for word, bound in child.arguments.items():
+                if bound.node is None or bound.instance is None:
+                    continue
+                words = {part.id for part in nodes.descend(bound.node) if isinstance(part, nodes.Name)}
+                if any((bound.instance, w) in found for w in words):
+                    found.add((child, word))
+            visit(child)
+
+    visit(root)
+    return found
+
+
+class _Flow:
+    """Follows one parameter from a body to the operators that read it."""
+
+    def __init__(self, elaborated: Elaborated, plan: Any) -> None:
+        self.elaborated = elaborated
+        self.plan = plan
+        self.used = False
+
+    def is_free(self, instance: Instance, word: str) -> bool:
+        return self._body(instance, word) and self.used
+
+    def _body(self, instance: Instance, word: str) -> bool:
+        """Whether every evaluated mention of a name is in a harmless place."""
+        parents: dict[nodes.Node, nodes.Node] = {}
+        mentions: list[nodes.Name] = []
+
+        def walk(node: nodes.Node) -> None:
+            for child in nodes.children(node):
+                parents[child] = node
+                if isinstance(child, nodes.Name) and child.id == word:
+                    mentions.append(child)
+                walk(child)
+
+        walk(instance.node)
+        evaluated = {node for node, _ in instance.values}
+        return all(self._harmless(m, parents, instance) for m in mentions if m in evaluated)
+
+    def _harmless(self, mention: nodes.Name, parents: dict[nodes.Node, nodes.Node], instance: Instance) -> bool:
+        node: nodes.Node = mention
+        while node in parents:
+            node = parents[node]
+            if isinstance(node, nodes.Prepare | nodes.Require):
+                return True
+        node, plain = mention, True
+        while node in parents:
+            parent = parents[node]
+            if isinstance(parent, nodes.Argument):
+                return self._argument(parent, parents[parent], instance, plain)
+            if isinstance(parent, nodes.DefaultEntry):
+                return self._default(parent)
+            if isinstance(parent, nodes.ModelInput):
+                return plain is False and self._input(parent, mention)
+            if isinstance(parent, nodes.Parameter) or isinstance(parent, nodes.Statement.__args__):  # type: ignore[attr-defined]
+                return False
+            plain = False
+            node = parent
+        return False
+
+    def _argument(self, argument: nodes.Argument, call: nodes.Node, instance: Instance, plain: bool) -> bool:
+        assert isinstance(call, nodes.Call)
+        layers = [v for (n, _), v in instance.values.items() if n is call and isinstance(v, Layer)]
+        if not layers:
+            return False
+        for layer in layers:
+            names = [w for w, bound in layer.bound.items() if bound.node is argument]
+            if not names:
+                return False
+            if layer.op is not None:
+                place = (layer.op.name, names[0])
+                if place in _RATES and plain:
+                    self.used = True
+                elif place in _WIDTHS:
+                    if not self._width(layer, instance):
+                        return False
+                    self.used = True
+                else:
+                    return False
+                continue
+            if not self._children(layer, names[0], instance):
+                return False
+        return True
+
+    def _width(self, layer: Layer, instance: Instance) -> bool:
+        """Whether nothing that depends on the width of this layer's result has weights or a shape of its own."""
+        graph = self.elaborated.graph
+        for application in _applications(instance, layer):
+            for number in application.nodes:
+                if number not in self.plan.live:
+                    continue
+                stack = [number]
+                while stack:
+                    for user in graph.users(stack.pop()):
+                        if user.op not in _KEEPS_WIDTH:
+                            return False
+                        stack.append(user.id)
+        return True
+
+    def _children(self, layer: Layer, word: str, instance: Instance) -> bool:
+        applications = _applications(instance, layer)
+        return bool(applications) and all(
+            a.child is not None and not isinstance(a.child.node, nodes.Model) and self._body(a.child, word)
+            for a in applications
+        )
+
+    def _default(self, entry: nodes.DefaultEntry) -> bool:
+        """Whether all that reads a contextual default is a drop rate."""
+        readers: list[tuple[Instance, str]] = []
+
+        def visit(instance: Instance) -> None:
+            for child in instance.children:
+                readers.extend((child, w) for w, bound in child.arguments.items() if bound.node is entry)
+                visit(child)
+
+        visit(self.elaborated.root)
+        for instance, word in readers:
+            parents = {child: part for part in nodes.descend(instance.node) for child in nodes.children(part)}
+            for mention in [p for p in parents if isinstance(p, nodes.Name) and p.id == word]:
+                if not any(node is mention for node, _ in instance.values):
+                    continue
+                argument = parents[mention]
+                if not isinstance(argument, nodes.Argument):
+                    return False
+                call = parents[argument]
+                for layer in [v for (n, _), v in instance.values.items() if n is call and isinstance(v, Layer)]:
+                    if layer.op is None or (layer.op.name, "rate") not in _RATES:
+                        return False
+        self.used = self.used or bool(readers)
+        return bool(readers)
+
+    def _input(self, declared: nodes.ModelInput, mention: nodes.Name) -> bool:
+        """`on image: [channels, ...]` where only plain convolutions read the image."""
+        if not isinstance(declared.shape, nodes.List) or declared.shape.items[0] is not mention:
+            return False
+        graph = self.elaborated.graph
+        for node in graph.inputs:
+            for user in graph.users(node.id):
+                if user.op != "conv" or user.attributes["groups"] != 1 or len(user.inputs) != 1:
+                    return False
+        self.used = True
+        return True
+
+
+def _applications(instance: Instance, layer: Layer) -> list[Application]:
+    """Where a layer value was applied (`-> C` binds a copy, `each` wraps it)."""
+    given = set(layer.bound.values())
+    return [
+        a
+        for a in instance.applied.values()
+        if a.layer is layer or (a.layer.op is layer.op and a.layer.definition is layer.definition and given <= set(a.layer.bound.values()))
+    ]
+
+
