@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import hypot, log
 
-from effspec.elaborate import Elaborator, ParameterValue, Request, header
+from effspec.elaborate import ParameterValue, Request, header
 from effspec.resolve import Module
 from effspec.values import is_number
 
@@ -20,7 +20,7 @@ Point = dict[str, int | Fraction]
 
 @dataclass(frozen=True)
 class Nearest:
-    """The nearest variant, its coordinates, and the published points (the first of several names for each)."""
+    """The nearest variant, its coordinates, and all published points in the order of the file."""
 
     variant: str
     point: Point
@@ -32,28 +32,24 @@ def nearest(module: Module, model: str, request: Request, parameters: Mapping[st
     if request.variant is not None or not request.settings:
         return None
     computed = _dependent(parameters, {setting.name for setting in request.settings})
-    variants = {name: values for name in module.variants if (values := _header(module, model, name)) is not None}
+    # What calls another variant is a flavour of that one.
+    direct = [name for name, variant in module.variants.items() if variant.call.function.span.text == model]
+    variants = {name: header(module, Request(name)) for name in direct}
     given = {key for values in variants.values() for key, found in values.items() if found.origin == "variant"}
     names = [name for name in parameters if name in computed & given and _positive(parameters[name].value)]
     # What follows from another coordinate (a crop from the size) adds nothing.
     names = [name for name in names if name not in _dependent(parameters, set(names) - {name})]
     if not names:
         return None
-    points: dict[tuple[int | Fraction, ...], str] = {}
-    for variant, values in variants.items():
-        if all(_positive(values[name].value) for name in names):
-            points.setdefault(tuple(values[name].value for name in names), variant)
-    here = [parameters[name].value for name in names]
-    place = min(points, key=lambda other: hypot(*(log(a) - log(b) for a, b in zip(here, other, strict=True))))
-    return Nearest(points[place], dict(zip(names, place, strict=True)), tuple(points.values()))
-
-
-def _header(module: Module, model: str, variant: str) -> dict[str, ParameterValue] | None:
-    """A variant's parameters; None if it is one of another model."""
-    definition, _ = Elaborator("").variant_arguments(variant, module)
-    if definition.node.name.id != model:
+    points: dict[str, Point] = {
+        variant: {name: values[name].value for name in names}
+        for variant, values in variants.items()
+        if all(_positive(values[name].value) for name in names)
+    }
+    if not points:
         return None
-    return header(module, Request(variant))
+    best = min(points, key=lambda variant: hypot(*(log(parameters[n].value / points[variant][n]) for n in names)))
+    return Nearest(best, points[best], tuple(points))
 
 
 def _dependent(parameters: Mapping[str, ParameterValue], names: set[str]) -> set[str]:
