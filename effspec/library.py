@@ -1,8 +1,8 @@
 """Finds spec files: the one a person names, those that a spec imports, and the shipped ones.
 
-A path given by a person may lie anywhere.  A path inside a spec may not: `std/...` is always the shipped file, everything
-else is relative to the importing file and stays inside the root, the folder of the first spec.  Only regular files of
-limited size are read, and nothing of a file that is refused is shown.
+A path given by a person may lie anywhere.  A path inside a spec may not: `std/...` is always the shipped file, all else
+is relative to the importing file and stays inside the root, the folder of the first spec.  Only regular files of limited
+size are read, and nothing of a file that is refused is shown.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 class SpecFile:
     """A file that was read.
 
-    `root` is the real folder that its imports may not leave, None for a shipped file; `inside` is its path below the root
-    (or below the shipped specs); `folder` is what messages put before `inside`.  Two files with equal `key` are the same.
+    `root` is the real folder that its imports may not leave, None for a shipped file; `inside` is its path below the
+    root (or below the shipped specs); `folder` is what messages put before `inside`.  Files with equal `key` are the
+    same file.
     """
 
     source: Source
@@ -105,7 +106,7 @@ def _checked(path: str, importer: SpecFile, span: Span) -> PurePosixPath:
         raise _refused(span, "an import path has no backslashes", "write `/`")
     if ".." in parts or "." in parts:
         raise _refused(span, "an import path has no `.` or `..`", "put shared files beside the spec or below it")
-    if path.startswith("/") or ":" in path or path.startswith("~") or "%" in path:
+    if path.startswith(("/", "~")) or ":" in path or "%" in path:
         raise _refused(span, "an import path is relative to the file", 'for example "blocks.eff" or "std/conv.eff"')
     if "" in parts or not path.endswith(SUFFIX) or not path.isprintable() or len(path) > 255:
         raise _refused(span, f"an import path is made of names and ends in {SUFFIX}", 'for example "std/conv.eff"')
@@ -160,13 +161,15 @@ def _read(path: Path, name: str, span: Span | None, help: str | None, folder: in
         descriptor = os.open(path, _FLAGS | (_NOFOLLOW if folder is not None else 0), dir_fd=folder)
     except (OSError, ValueError) as error:
         raise _unreadable(error, name, span, help) from None
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise fail("E0110", f"{name} is not a regular file", span, help="a spec is a file that ends in .eff")
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise fail("E0110", f"{name} is not a regular file", span, help="a spec is a file that ends in .eff")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise _unreadable(error, name, span, help) from None
+    except OSError as error:
+        raise _unreadable(error, name, span, help) from None
+    finally:
+        os.close(descriptor)
 
 
 def _unreadable(error: OSError | ValueError, name: str, span: Span | None, help: str | None) -> EffspecError:

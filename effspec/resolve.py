@@ -1,121 +1,346 @@
-"""Binds every name to its definition: loads imports, and reports unknown, duplicate, cyclic and unused names."""
+"""Loads a spec and binds every name to its definition: reports unknown, duplicate, cyclic and unused names."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Iterator
+from dataclasses import replace
 
-from effspec import library
-from effspec.diagnostics import Diagnostic, EffspecError, Label, Source, Span, fail, suggest
+from effspec import library, signatures
+from effspec.bodies import Context, Walker
+from effspec.diagnostics import Diagnostic, EffspecError, Span, suggest
+from effspec.modules import Definition, Module, Reader
+from effspec.names import EXPECT_CALLS, EXPECT_NUMBERS, OPERATORS, PREDECLARED, RESERVED
+from effspec.ops import OPS
+from effspec.scopes import Binding, Labels, Problems, Scope, bind, check_word, report_unused
 from effspec.syntax import nodes
-from effspec.syntax.parser import parse
 
-MAX_FILES = 64
-MAX_IMPORT_DEPTH = 16
+__all__ = ["Definition", "Module", "load"]
 
-Defining: TypeAlias = nodes.Fn | nodes.Block | nodes.Scaling | nodes.Model | nodes.Constant
-
-
-@dataclass(frozen=True, eq=False)
-class Definition:
-    """What a file-level name means, and the module whose names its body sees."""
-
-    node: Defining
-    module: Module
-
-
-@dataclass(eq=False)
-class Module:
-    """A loaded file.
-
-    `definitions` holds its own names and those imported by name; `namespaces` those imported `as`; `variants` live apart.
-    """
-
-    name: str
-    source: Source
-    file: nodes.File
-    definitions: dict[str, Definition] = field(default_factory=dict)
-    namespaces: dict[str, Module] = field(default_factory=dict)
-    variants: dict[str, nodes.Variant] = field(default_factory=dict)
-    expects: tuple[nodes.Expect, ...] = ()
-
-    def own(self, name: str) -> Definition | None:
-        """What this file itself defines as `name`: imports are not passed on."""
-        found = self.definitions.get(name)
-        return found if found is not None and found.module is self else None
+MAX_ERRORS = 50
 
 
 def load(path_or_name: str | os.PathLike[str]) -> Module:
-    """Read a spec and everything that it imports, and check what can be known before evaluation.
+    """Read a spec and everything that it imports, and check all that can be known before evaluation.
 
     `path_or_name` is a path, or the bare name of a shipped spec (`b0`).  Raises EffspecError with every independent
-    mistake, in the order of the files and lines.
+    mistake (at most MAX_ERRORS), in the order of the files and lines.
     """
-    loader = _Loader()
-    module = loader.load(library.find(path_or_name), [])
-    if loader.problems or module is None:
-        raise EffspecError(tuple(loader.problems))
+    reader = Reader()
+    module = reader.read(library.find(path_or_name))
+    modules = [read for read in reader.modules.values() if read is not None]
+    problems = Problems(reader.problems)
+    taps = frozenset(_labels(modules))
+    reads = frozenset(_default_reads(modules))
+    for read in modules:
+        _File(read, problems, taps, reads).check()
+    if problems or module is None:
+        raise EffspecError(tuple(_in_order(problems, [read.source.name for read in modules])[:MAX_ERRORS]))
     return module
 
 
-class _Loader:
-    """Reads files once each, depth first."""
+def _in_order(problems: list[Diagnostic], names: list[str]) -> list[Diagnostic]:
+    def place(problem: Diagnostic) -> tuple[int, int]:
+        span = problem.primary.span if problem.primary is not None else None
+        if span is None or span.source.name not in names:
+            return len(names), span.start if span is not None else 0
+        return names.index(span.source.name), span.start
 
-    def __init__(self) -> None:
-        self.modules: dict[tuple[str, str], Module | None] = {}
-        self.problems: list[Diagnostic] = []
+    return sorted(problems, key=place)
 
-    def load(self, file: library.SpecFile, stack: list[library.SpecFile]) -> Module | None:
-        """The module of a file; None where it is wrong (its problems are noted)."""
-        if file.key in self.modules:
-            return self.modules[file.key]
-        self.modules[file.key] = None
-        try:
-            tree = parse(file.source)
-        except EffspecError as error:
-            self.problems += error.diagnostics
-            return None
-        module = Module(file.source.name, file.source, tree)
-        stack = [*stack, file]
-        for item in tree.items:
-            if isinstance(item, nodes.Import):
-                try:
-                    self._import(item, file, module, stack)
-                except EffspecError as error:
-                    self.problems += error.diagnostics
-            elif isinstance(item, nodes.Variant):
-                self._add(item.name, module.variants, item, item.name.id, "variant")
-            elif isinstance(item, nodes.Expect):
-                module.expects += (item,)
-            else:
-                self._add(item.name, module.definitions, Definition(item, module), item.name.id, "")
-        self.modules[file.key] = module
-        return module
 
-    def _add(self, name: nodes.Identifier, table: dict[str, object], value: object, key: str, what: str) -> None:
-        table[key] = value
+def _labels(modules: list[Module]) -> Iterator[str]:
+    """The labels of all models: what may be read of a record of taps."""
+    for module in modules:
+        for item in module.file.items:
+            if isinstance(item, nodes.Model):
+                yield from (part.name for part in nodes.descend(item.body) if isinstance(part, nodes.Label))
 
-    def _import(
-        self, item: nodes.Import, importer: library.SpecFile, module: Module, stack: list[library.SpecFile]
-    ) -> None:
-        span = item.path.span
-        file = library.find_import(item.path.value, importer, span)
-        for position, other in enumerate(stack):
-            if other.key == file.key:
-                names = [entry.source.name for entry in (*stack[position:], file)]
-                raise fail("E0206", "files import each other", span, notes=(" -> ".join(names),), help="move what they share")
-        if len(stack) >= MAX_IMPORT_DEPTH or (file.key not in self.modules and len(self.modules) >= MAX_FILES):
-            what = f"imports nest more than {MAX_IMPORT_DEPTH} deep" if len(stack) >= MAX_IMPORT_DEPTH else f"more than {MAX_FILES} files are imported"
-            raise fail("E0219", what, span, help="join some of the files")
-        imported = self.load(file, stack)
-        if imported is None:
-            return
+
+def _default_reads(modules: list[Module]) -> Iterator[str]:
+    """The contextual defaults that anything reads: blocks of the files, and operators."""
+    for op in OPS.values():
+        for argument in op.arguments:
+            if isinstance(argument.default, str) and argument.default.startswith("default."):
+                yield argument.default.removeprefix("default.")
+    for module in modules:
+        yield from (part.name for part in nodes.descend(module.file) if isinstance(part, nodes.DefaultRead))
+
+
+def _is_condition(node: nodes.Expr) -> bool:
+    """Whether an expectation can be true or false."""
+    match node:
+        case nodes.Call(function=nodes.Name(id="equals")) | nodes.Compare() | nodes.Logic() | nodes.Unary(op="not"):
+            return True
+    return False
+
+
+class _File:
+    """Checks one module."""
+
+    def __init__(self, module: Module, problems: Problems, taps: frozenset[str], reads: frozenset[str]) -> None:
+        self.module, self.problems, self.taps, self.reads = module, problems, taps, reads
+        self.uses: dict[str, dict[str, Span]] = {}
+        self.used: set[str] = set()
+
+    def check(self) -> None:
+        for item in self.module.file.items:
+            walker = Walker(self.module, self.problems, self.taps)
+            match item:
+                case nodes.Import():
+                    self._import(item)
+                case nodes.Constant():
+                    check_word(item.name, self.problems)
+                    walker.expression(item.value, Context(Scope()))
+                case nodes.Fn():
+                    check_word(item.name, self.problems)
+                    self._fn(item, walker)
+                case nodes.Block():
+                    self._capital(item.name, "block")
+                    self._block(item, walker)
+                case nodes.Scaling():
+                    self._capital(item.name, "scaling")
+                    self._scaling(item, walker)
+                case nodes.Model():
+                    self._capital(item.name, "model")
+                    self._model(item, walker)
+                case nodes.Variant():
+                    self._variant(item, walker)
+                case nodes.Expect():
+                    self._expect(item, walker)
+            self.used |= walker.used.keys()
+            if not isinstance(item, nodes.Import | nodes.Expect | nodes.Variant):
+                self.uses[item.name.id] = walker.used
+        self._cycles()
+        self._unused()
+
+    # Items
+
+    def _import(self, item: nodes.Import) -> None:
         if item.alias is not None:
-            module.namespaces[item.alias.id] = imported
+            check_word(item.alias, self.problems)
         for name in item.names:
-            found = imported.own(name.id)
-            if found is None:
-                self.problems.append(fail("E0201", f"{imported.name} has no `{name.id}`", name.span, help=suggest(name.id, imported.definitions)).diagnostics[0])
+            if name.id in PREDECLARED or name.id in RESERVED:
+                check_word(name, self.problems)
+
+    def _capital(self, name: nodes.Identifier, what: str) -> None:
+        if not name.id[0].isupper():
+            parts = [part[:1].upper() + part[1:] for part in name.id.split("_")]
+            help = f"write `{''.join(parts)}`" if "".join(parts) else None
+            self.problems.add("E0205", f"the {what} `{name.id}` is not capitalised", name.span, help=help)
+
+    def _parameters(
+        self, parameters: tuple[nodes.Parameter, ...], walker: Walker, context: Context, *, unused: bool = True
+    ) -> None:
+        """Bind parameters from left to right: a default sees the earlier ones."""
+        for parameter in parameters:
+            context.scope.later.setdefault(parameter.name.id, parameter.name.span)
+        for parameter in parameters:
+            signature = None
+            if parameter.default is not None:
+                walker.expression(parameter.default, context)
+            bind(parameter.name, context.scope, self.module, self.problems, "parameter", signature, unused=unused)
+
+    def _fn(self, node: nodes.Fn, walker: Walker) -> None:
+        context = Context(Scope())
+        self._parameters(node.parameters, walker, context)
+        walker.body(nodes.Body(node.span, None, node.statements), context)
+        walker.expression(node.result, context)
+        report_unused(context.scope, self.problems)
+
+    def _block(self, node: nodes.Block, walker: Walker) -> None:
+        scope = Scope()
+        for name in node.on:
+            bind(name, scope, self.module, self.problems, "input")
+        context = Context(scope, flow=True, labels=Labels())
+        self._parameters(node.parameters, walker, replace(context, reads=True))
+        walker.body(node.body, context)
+        report_unused(scope, self.problems)
+
+    def _scaling(self, node: nodes.Scaling, walker: Walker) -> None:
+        context = Context(Scope())
+        self._parameters(node.parameters, walker, context)
+        for require in node.requires:
+            walker.require(require, context)
+        self._hooks(node, walker, context)
+        report_unused(context.scope, self.problems)
+
+    def _hooks(self, node: nodes.Scaling, walker: Walker, context: Context) -> None:
+        for hook in node.hooks:
+            context.scope.later.setdefault(hook.name.id, hook.name.span)
+        for hook in node.hooks:
+            inner = replace(context, scope=Scope(context.scope))
+            self._parameters(hook.parameters, walker, inner)
+            walker.expression(hook.result, inner)
+            report_unused(inner.scope, self.problems)
+            signature = signatures.declared("hook", hook.name.id, hook.parameters, hook.span.place)
+            bind(hook.name, context.scope, self.module, self.problems, "hook", signature, unused=False)
+
+    def _model(self, node: nodes.Model, walker: Walker) -> None:
+        scope = Scope()
+        context = Context(scope, inputs=tuple(declared.name.id for declared in node.inputs))
+        rule = self._with(node, walker) if node.scaling is not None else None
+        if rule is not None:
+            for parameter in rule.parameters:
+                scope.names[parameter.name.id] = Binding("parameter of the scaling", parameter.name.span, used=True)
+            for hook in rule.hooks:
+                signature = signatures.declared("hook", hook.name.id, hook.parameters, hook.span.place)
+                scope.names[hook.name.id] = Binding("hook", hook.name.span, signature, used=True)
+            context = replace(context, hooks=frozenset(hook.name.id for hook in rule.hooks))
+        self._parameters(node.parameters, walker, context)
+        for declared in node.inputs:
+            walker.expression(declared.shape, context)
+        for declared in node.inputs:
+            bind(declared.name, scope, self.module, self.problems, "input", unused=False)
+        walker.body(node.body, replace(context, flow=True, model=True, labels=Labels()))
+        report_unused(scope, self.problems)
+        for part in nodes.descend(node.body):
+            if isinstance(part, nodes.DefaultEntry) and part.name.id not in self.reads:
+                message = f"nothing reads `default.{part.name.id}`"
+                self.problems.add("E0202", message, part.name.span, help=suggest(part.name.id, sorted(self.reads)))
+
+    def _with(self, node: nodes.Model, walker: Walker) -> nodes.Scaling | None:
+        """The rule of `with`, its arguments checked."""
+        assert node.scaling is not None
+        rule = signatures.scaling_of(node, self.module)
+        expression = node.scaling.function if isinstance(node.scaling, nodes.Call) else node.scaling
+        if rule is None:
+            if isinstance(expression, nodes.Name) and expression.id in self.module.bound_at:
+                walker.used.setdefault(expression.id, expression.span)
+                if expression.id not in self.module.definitions:
+                    return None  # its import failed
+                self.problems.add("E0201", f"`{expression.id}` is not a scaling", expression.span)
             else:
-                module.definitions[name.id] = found
+                known = [name for name, d in self.module.definitions.items() if isinstance(d.node, nodes.Scaling)]
+                text = expression.span.text
+                self.problems.add("E0201", f"unknown scaling `{text}`", expression.span, help=suggest(text, known))
+            return None
+        root = expression.value if isinstance(expression, nodes.Attribute) else expression
+        assert isinstance(root, nodes.Name)
+        walker.used.setdefault(root.id, root.span)
+        if isinstance(node.scaling, nodes.Call):
+            signature = signatures.declared("scaling", rule.name.id, rule.parameters, rule.span.place)
+            problems, _ = signatures.check(node.scaling, signature)
+            self.problems += problems
+            for argument in node.scaling.arguments:
+                walker.argument(argument, Context(Scope()), layer=False)
+        return rule
+
+    def _variant(self, node: nodes.Variant, walker: Walker) -> None:
+        if node.name.id[0].isupper() or node.name.id in RESERVED:
+            check_word(node.name, self.problems)
+        base, _ = signatures.variant_base(node, self.module)
+        model = signatures.model_of(node, self.module)
+        function = node.call.function
+        root = function.value if isinstance(function, nodes.Attribute) else function
+        if isinstance(root, nodes.Name) and root.id not in self.module.variants:
+            walker.used.setdefault(root.id, function.span)
+        if base is None or (model is None and isinstance(base, Definition)):
+            name = function.span.text
+            promised = isinstance(root, nodes.Name) and root.id in self.module.bound_at and base is None
+            if not promised or isinstance(function, nodes.Attribute):
+                models = (n for n, d in self.module.definitions.items() if isinstance(d.node, nodes.Model))
+                known = [*self.module.variants, *models]
+                message = f"`{name}` is neither a model nor a variant"
+                self.problems.add("E0201", message, function.span, help=suggest(name, known))
+        elif isinstance(base, nodes.Variant) and base in self.module.variants.values():
+            self.uses.setdefault("variant " + node.name.id, {})["variant " + base.name.id] = function.span
+        signature = signatures.defined(model) if model is not None else None
+        problems, _ = signatures.check(node.call, signature)
+        self.problems += problems
+        for argument in node.call.arguments:
+            walker.argument(argument, Context(Scope()), layer=False)
+
+    def _expect(self, node: nodes.Expect, walker: Walker) -> None:
+        if node.variant.id not in self.module.variants:
+            message = f"unknown variant `{node.variant.id}`"
+            self.problems.add("E0201", message, node.variant.span, help=suggest(node.variant.id, self.module.variants))
+        for check in node.checks:
+            if not _is_condition(check):
+                help = "for example `params == 5_288_548`"
+                self.problems.add("E0902", "an expectation is true or false, this is neither", check.span, help=help)
+            self._expectation(check, walker)
+
+    def _expectation(self, node: nodes.Expr, walker: Walker) -> None:
+        """An expression of an expect line: numbers of the network beside the names of the file."""
+        match node:
+            case nodes.Name(id=name) if name in EXPECT_NUMBERS:
+                return
+            case nodes.Attribute(value=nodes.Name(id="folded"), name=word) if word.id in EXPECT_NUMBERS:
+                return
+            case nodes.Attribute(value=nodes.Name(id="folded"), name=word):
+                help = suggest(word.id, [*EXPECT_NUMBERS, "count"])
+                self.problems.add("E0901", f"`folded` has no `{word.id}`", word.span, help=help)
+            case nodes.Call(function=nodes.Attribute(value=nodes.Name(id="folded"), name=word)) if word.id == "count":
+                self._count(node, walker)
+            case nodes.Call(function=nodes.Name(id=name)) if name in EXPECT_CALLS:
+                self._count(node, walker)
+            case nodes.Compare() | nodes.Logic() | nodes.Binary():
+                self._expectation(node.left, walker)
+                self._expectation(node.right, walker)
+            case nodes.Unary():
+                self._expectation(node.operand, walker)
+            case nodes.Name(id=name) if name not in self.module.bound_at and name not in PREDECLARED:
+                help = suggest(name, [*EXPECT_NUMBERS, *EXPECT_CALLS, "folded"])
+                known = f"an expectation reads {', '.join((*EXPECT_NUMBERS, 'count(...)', 'equals(...)', 'folded'))}"
+                self.problems.add("E0901", f"unknown name `{name}`", node.span, known, help=help)
+            case _:
+                walker.expression(node, Context(Scope()))
+
+    def _count(self, node: nodes.Call, walker: Walker) -> None:
+        """`count("conv")` and `equals("timm/efficientnet_b0")` take one text; an operator that is counted exists."""
+        name = node.function.name.id if isinstance(node.function, nodes.Attribute) else node.function.span.text
+        texts = [a.value for a in node.arguments if a.name is None and isinstance(a.value, nodes.String)]
+        if len(node.arguments) != 1 or len(texts) != 1:
+            example = 'count("conv")' if name == "count" else 'equals("timm/efficientnet_b0")'
+            self.problems.add("E0303", f"{name} takes one text", node.span, help=f"for example {example}")
+        elif name == "count" and isinstance(text := texts[0], nodes.String) and text.value not in OPERATORS:
+            help = suggest(text.value, sorted(OPERATORS))
+            self.problems.add("E0901", f"there is no operator `{text.value}` to count", text.span, help=help)
+
+    # The file as a whole
+
+    def _cycles(self) -> None:
+        """Definitions and variants may not use themselves, however indirectly: each cycle is printed once."""
+        graph = self.uses
+        done: set[str] = set()
+        for start in graph:
+            path: list[str] = []
+            stack = [(start, iter(graph[start].items()))] if start not in done else []
+            done.add(start)
+            while stack:
+                _, rest = stack[-1]
+                path = [entry[0] for entry in stack]
+                for other, span in rest:
+                    if other in path:
+                        self._cycle([*path[path.index(other) :], other], span)
+                    elif other in graph and other not in done:
+                        done.add(other)
+                        stack.append((other, iter(graph[other].items())))
+                        break
+                else:
+                    stack.pop()
+
+    def _cycle(self, names: list[str], span: Span) -> None:
+        words = " -> ".join(name.removeprefix("variant ") for name in names)
+        message = f"{names[0].removeprefix('variant ')} uses itself: {words}"
+        self.problems.add(
+            "E0206", message, span, help="a spec has no recursion: use `x N`, `for` or a fold in closed form"
+        )
+
+    def _unused(self) -> None:
+        """Imports that nothing names; in a file with a model, which is no library, also such definitions."""
+        for item in self.module.file.items:
+            if isinstance(item, nodes.Import):
+                for name in (*item.names, item.alias):
+                    if name is not None and name.id not in self.used and self.module.bound_at[name.id] is name.span:
+                        self.problems.add("E0202", f"the import `{name.id}` is never used", name.span, help="delete it")
+        if not any(isinstance(item, nodes.Model) for item in self.module.file.items):
+            return
+        for word, definition in self.module.definitions.items():
+            node = definition.node
+            if definition.module is self.module and word not in self.used and not isinstance(node, nodes.Model):
+                help = "delete it, or move it into a file of its own that others import"
+                self.problems.add(
+                    "E0202", f"the {type(node).__name__.lower()} `{word}` is never used", node.name.span, help=help
+                )

@@ -415,6 +415,8 @@ def children(node: Node) -> Iterator[Node]:
 
 def descend(node: Node) -> Iterator[Node]:
     """The node and everything below it, in textual order of the fields."""
-    yield node
-    for child in children(node):
-        yield from descend(child)
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed([*children(node)]))

@@ -20,8 +20,13 @@ from effspec.diagnostics import Diagnostic, EffspecError, Label, Source, Span, f
 from effspec.syntax import nodes
 
 MAX_BYTES = 1 << 20
+MAX_TOKENS = 40_000
 MAX_DEPTH = 64
+MAX_LEVELS = 150
+"""How deep the tree of a file may be: what has no brackets nests too (`1 + 1 + ...`, `a else b if ...`)."""
 MAX_ERRORS = 20
+# A file with errors is parsed again after each of them: so many characters in all.
+_RECOVERY = 300_000
 MAX_DIGITS = 200
 EDITION = 1
 
@@ -58,6 +63,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SCAN = re.compile(r'"[^"\n]*"|#[^\n]*|[()\[\]{}]')
 
 
+class _TooLong(Exception):
+    """More than MAX_TOKENS tokens; the argument is where the next one starts."""
+
+
 class _Newlines:
     """Drops newlines that do not end a statement, and refuses words that run into each other (`x2`, `elsewhere`)."""
 
@@ -66,7 +75,9 @@ class _Newlines:
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         stack: list[str] = []
         previous: Token | None = None
-        for token in stream:
+        for number, token in enumerate(stream):
+            if number >= MAX_TOKENS:
+                raise _TooLong(token.start_pos)
             kind = token.type
             if kind == "_NL":
                 inside = bool(stack) and stack[-1] != "LBRACE"
@@ -77,7 +88,7 @@ class _Newlines:
             elif kind in _CLOSING and stack:
                 stack.pop()
             if previous is not None and previous.end_pos == token.start_pos and _wordlike(previous[-1], token[0]):
-                raise UnexpectedToken(token, {"_NL"})
+                raise UnexpectedToken(token, {"_NL"})  # type: ignore[no-untyped-call]
             previous = token
             yield token
 
@@ -140,9 +151,16 @@ def parse(source: Source) -> nodes.File:
             blanked = _blank(text, start)
             if len(problems) >= MAX_ERRORS or blanked is None or blanked == text:
                 break
+            if len(problems) * len(text) > _RECOVERY:
+                break
             text = blanked
+        except _TooLong as error:
+            span = Span(source, error.args[0], error.args[0] + 1)
+            help = "split the spec into files and import them"
+            raise fail("E0103", f"a spec has at most {MAX_TOKENS:,} words and signs", span, help=help) from None
     if problems or tree is None:
         raise EffspecError(tuple(problems))
+    _check_levels(source, tree)
     return _Builder(source).file(tree)
 
 
@@ -166,7 +184,19 @@ def parse_expression(source: Source, start: int, end: int) -> nodes.Expr:
     except EffspecError as error:
         first = error.diagnostics[0]
         raise fail(first.code, first.message, Span(source, start, end), help=first.help) from None
+    _check_levels(source, tree)
     return _Builder(source)(tree)  # type: ignore[no-any-return]
+
+
+def _check_levels(source: Source, tree: Tree[Token]) -> None:
+    """The tree is shallow enough for everything that walks it by recursion; checked without recursion."""
+    level = [tree]
+    for _ in range(MAX_LEVELS):
+        level = [child for parent in level for child in parent.children if isinstance(child, Tree)]
+        if not level:
+            return
+    span = Span(source, level[0].meta.start_pos, min(level[0].meta.end_pos, len(source.text)))
+    raise fail("E0104", f"this nests more than {MAX_LEVELS} levels deep", span, help="give parts a name")
 
 
 def _check_depth(source: Source) -> None:
@@ -239,6 +269,8 @@ def _syntax_help(found: str, accepts: set[str]) -> str | None:
         return "a spec begins with the line `effspec 1`"
     if found in _KEYWORDS and "NAME" in accepts:
         return f"`{found}` is a word of the language and cannot be a name"
+    if found == '"':
+        return "a text ends with `\"` on the line where it begins"
     if found.startswith("'"):
         return 'strings stand in double quotes: "text"'
     if found in ("def", "class", "lambda", "while", "return", "import"):
@@ -279,6 +311,10 @@ def _balanced(line: str) -> bool:
     return depth == 0
 
 
+def _present(tree: Any) -> bool:
+    return tree is not None
+
+
 _Tree: TypeAlias = "Tree[Token]"
 _N = TypeVar("_N")
 _SUFFIX = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -303,7 +339,8 @@ class _Builder:
         return None if tree is None else self(tree)
 
     def all(self, trees: Iterable[Any]) -> tuple[Any, ...]:
-        return tuple(self(tree) for tree in trees if tree is not None)
+        # `map` instead of a generator: one frame less for each level of the tree.
+        return tuple(map(self, filter(_present, trees)))
 
     def file(self, tree: _Tree) -> nodes.File:
         edition, *items = tree.children
@@ -555,10 +592,10 @@ class _Builder:
         return self._infix(tree, nodes.Binary)
 
     def range_closed(self, tree: _Tree) -> nodes.Range:
-        return nodes.Range(self.span(tree), *self.all(tree.children), inclusive=True)
+        return nodes.Range(self.span(tree), *self.all(tree.children), True)
 
     def range_open(self, tree: _Tree) -> nodes.Range:
-        return nodes.Range(self.span(tree), *self.all(tree.children), inclusive=False)
+        return nodes.Range(self.span(tree), *self.all(tree.children), False)
 
     def from_closed(self, tree: _Tree) -> nodes.Range:
         return nodes.Range(self.span(tree), self(tree.children[0]), None, True)
@@ -632,6 +669,7 @@ class _Builder:
 
 def _plain(line: nodes.Line) -> bool:
     """Whether a line is an expression and nothing else."""
-    return line.label is line.out is line.repeats is line.guard is None and not isinstance(line.value, nodes.Group)
+    extras = (line.label, line.out, line.repeats, line.guard)
+    return extras == (None,) * 4 and not isinstance(line.value, nodes.Group)
 
 

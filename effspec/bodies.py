@@ -1,0 +1,474 @@
+"""Walks the expressions and statements of a definition: every name is resolved, every statement stands in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from effspec import signatures
+from effspec.diagnostics import Label, Span, suggest
+from effspec.modules import Definition, Module, not_exported
+from effspec.names import AT, PREDECLARED, PREPARATION, TENSOR_ATTRIBUTES, TORCH_ATTRIBUTES, written_name
+from effspec.ops import OPS
+from effspec.scopes import Labels, Problems, Scope, bind, check_word, report_unused
+from effspec.signatures import Signature
+from effspec.syntax import nodes
+
+_PYTHON_WORDS = {"True": "true", "False": "false", "None": "identity", "self": "input", "range": "..<", "math": "sqrt"}
+_NO_LAYER = (
+    nodes.Number, nodes.Boolean, nodes.String, nodes.Compare, nodes.Logic, nodes.Range, nodes.DefaultRead
+)  # fmt: skip
+"""What is neither a layer nor a tensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What may be written at a place.
+
+    `flow` says that `it` and `input` exist and layers are applied; `reads` that `default.name` may stand here; `at` are
+    the attributes of `at`; `then` that the line is repeated; `yields` collects the yields of the bound loop around;
+    `hooks` are those of the model's scaling.
+    """
+
+    scope: Scope
+    flow: bool = False
+    it: bool = True
+    model: bool = False
+    reads: bool = False
+    at: tuple[str, ...] = ()
+    then: bool = False
+    yields: list[nodes.Yield] | None = None
+    labels: Labels | None = None
+    hooks: frozenset[str] = frozenset()
+    inputs: tuple[str, ...] = ()
+
+
+class Walker:
+    """Checks the definitions of one module.
+
+    `used` collects the file-level names that each definition names, with the first place; `taps` the labels of all
+    loaded models.
+    """
+
+    def __init__(self, module: Module, problems: Problems, taps: frozenset[str]) -> None:
+        self.module, self.problems, self.taps = module, problems, taps
+        self.used: dict[str, Span] = {}
+        self._constants: set[nodes.Constant] = set()
+
+    # Expressions
+
+    def expressions(self, items: Iterable[nodes.Expr], context: Context) -> None:
+        for item in items:
+            self.expression(item, context)
+
+    def expression(self, node: nodes.Expr, context: Context) -> Signature | None:
+        """Check an expression; the signature of its value where that is a layer or function that is known."""
+        match node:
+            case nodes.Number() | nodes.Boolean() | nodes.String():
+                pass
+            case nodes.Name():
+                return self._value(node, context)
+            case nodes.Call():
+                return self._call(node, context)
+            case nodes.Attribute():
+                return self._attribute(node, context)
+            case nodes.Binary() | nodes.Compare() | nodes.Logic():
+                self.expression(node.left, context)
+                self.expression(node.right, context)
+            case nodes.Unary():
+                self.expression(node.operand, context)
+            case nodes.List():
+                self.expressions(node.items, context)
+            case nodes.Index():
+                self.expression(node.value, context)
+                self.expression(node.index, context)
+            case nodes.Range():
+                self.expressions([end for end in (node.start, node.stop) if end is not None], context)
+            case nodes.Ternary():
+                self.expressions((node.condition, node.chosen, node.otherwise), context)
+            case nodes.Comprehension():
+                self.expression(node.iterable, context)
+                inner = Scope(context.scope)
+                self._targets(node.targets, inner)
+                self.expression(node.element, replace(context, scope=inner))
+                report_unused(inner, self.problems)
+            case nodes.Pipe():
+                self._pipe(node, context)
+            case nodes.DefaultRead():
+                if not context.reads:
+                    help = f"give the block a parameter: `{node.name} = default.{node.name}`"
+                    message = "`default.name` is read only in the default of a block's parameter"
+                    self.problems.add("E0218", message, node.span, help=help)
+        return None
+
+    def _value(self, node: nodes.Name, context: Context) -> Signature | None:
+        """A name that stands for a value: functions are called, not passed."""
+        signature = self.name(node, context)
+        if signature is not None and signature.kind in ("fn", "hook", "function", "initialiser", "each", "scaling"):
+            if signature.kind == "scaling":
+                message, help = f"{node.id} is a scaling, not a value", f"write `with {node.id}` in the head of a model"
+            else:
+                message = f"the {signature.kind} `{node.id}` is called, not passed"
+                help = f"write `{node.id}(...)`" if signature.required or signature.least else f"write `{node.id}()`"
+            self.problems.add("E0221", message, node.span, help=help)
+        return signature
+
+    def name(self, node: nodes.Name, context: Context) -> Signature | None:
+        """Resolve a name; unknown ones are reported."""
+        name = node.id
+        if name in ("it", "input"):
+            if not context.flow or (name == "it" and not context.it):
+                message = f"`{name}` exists only where layers are applied: in a block or model"
+                self.problems.add("E0216", message, node.span)
+            return None
+        if name == "at":
+            self.problems.add("E0210", "`at` is read by its parts", node.span, help=f"write at.{', at.'.join(AT)}")
+            return None
+        binding = context.scope.find(name)
+        if binding is not None:
+            binding.used = True
+            return binding.signature
+        if name in self.module.bound_at:
+            self.used.setdefault(name, node.span)
+            if name in self.module.namespaces:
+                space = self.module.namespaces[name].name
+                message = f"`{name}` is the file {space}, not a value"
+                self.problems.add("E0221", message, node.span, help=f"write `{name}.NAME`")
+            definition = self.module.definitions.get(name)
+            return self._defined(definition) if definition is not None else None
+        if name in PREDECLARED:
+            return signatures.predeclared(name)
+        self._unknown(node, context)
+        return None
+
+    def _unknown(self, node: nodes.Name, context: Context) -> None:
+        name = node.id
+        later = context.scope.find_later(name)
+        if name == "_":
+            self.problems.add("E0201", "`_` cannot be read", node.span, help="give it a name where it is bound")
+        elif later is not None:
+            first = Label(later, "bound here")
+            self.problems.add(
+                "E0201", f"`{name}` is read before it is bound", node.span, first=first, help="bind it first"
+            )
+        elif name in self.module.variants:
+            help = "variants are visible in `variant` and `expect` lines only"
+            self.problems.add("E0201", f"unknown name `{name}`: there is a variant of that name", node.span, help=help)
+        else:
+            flowing = ("it", "input") if context.flow else ()
+            known = [*context.scope.visible(), *self.module.bound_at, *sorted(PREDECLARED), *flowing]
+            word = _PYTHON_WORDS.get(name)
+            help_text = f"in this language it is `{word}`" if word else suggest(name, known)
+            self.problems.add("E0201", f"unknown name `{name}`", node.span, help=help_text)
+
+    def _defined(self, definition: Definition) -> Signature | None:
+        node = definition.node
+        if not isinstance(node, nodes.Constant):
+            return signatures.defined(definition)
+        if node in self._constants or definition.module is not self.module:
+            return None  # a cycle, which is reported elsewhere
+        self._constants.add(node)
+        try:
+            quiet = Walker(self.module, Problems(), self.taps)
+            quiet._constants = self._constants
+            return quiet.expression(node.value, Context(Scope()))
+        finally:
+            self._constants.discard(node)
+
+    def _call(self, node: nodes.Call, context: Context) -> Signature | None:
+        callee = node.function
+        signature = self.name(callee, context) if isinstance(callee, nodes.Name) else self.expression(callee, context)
+        if signature is not None and signature.kind == "scaling":
+            self._value(callee, context) if isinstance(callee, nodes.Name) else None
+            signature = None
+        problems, result = signatures.check(node, signature)
+        self.problems += problems
+        layer = signature is None or signature.is_layer
+        for argument in node.arguments:
+            self.argument(argument, context, layer)
+        return result
+
+    def argument(self, argument: nodes.Argument, context: Context, layer: bool = True) -> None:
+        """The value of an argument, and its `then`."""
+        self.expression(argument.value, context)
+        if argument.then is not None:
+            self.expression(argument.then, context)
+            if not layer:
+                self.problems.add("E0211", "`then` belongs to an argument of a layer", argument.span)
+            elif not context.then:
+                message = "`then` is written on a line that is not repeated"
+                self.problems.add("E0211", message, argument.span, help="add `x N` to the line, or delete `then`")
+
+    def _attribute(self, node: nodes.Attribute, context: Context) -> Signature | None:
+        word = node.name
+        if isinstance(node.value, nodes.Name):
+            name = node.value.id
+            if name == "at":
+                self._at(node, context)
+                return None
+            if context.scope.find(name) is None and name in self.module.namespaces:
+                self.used.setdefault(name, node.span)
+                return self._member(self.module.namespaces[name], word)
+        signature = self.expression(node.value, context)
+        known = TENSOR_ATTRIBUTES
+        if word.id == "taps":
+            if signature is not None and signature.kind != "model":
+                self.problems.add("E0508", f"only a model has taps, {signature.name} is none", word.span)
+            return signature
+        if word.id not in known and (word.id not in self.taps or _is_input(node.value)):
+            message = f"unknown attribute `{word.id}`"
+            text = f"a tensor has {', '.join(known)}"
+            every = [*known, "taps", *sorted(self.taps)]
+            self.problems.add("E0508", message, word.span, text, help=suggest(word.id, every))
+        return None
+
+    def _member(self, module: Module, word: nodes.Identifier) -> Signature | None:
+        """`alias.name`: a variant or a definition of an imported file."""
+        variant = module.variants.get(word.id)
+        definition = signatures.model_of(variant, module) if variant is not None else module.own(word.id)
+        if variant is None and definition is None:
+            self.problems.append(not_exported(module, word))
+        if definition is None:
+            return None
+        signature = signatures.defined(definition)
+        if variant is not None and signature is not None:
+            return replace(signature, name=word.id, required=frozenset())
+        return signature
+
+    def _at(self, node: nodes.Attribute, context: Context) -> None:
+        word = node.name
+        if word.id not in AT:
+            text = f"it has {', '.join(AT)}"
+            self.problems.add("E0508", f"`at` has no `{word.id}`", word.span, text, help=suggest(word.id, AT))
+        elif word.id not in context.at:
+            if context.at:
+                message, help = f"`at.{word.id}` counts the lines of a model", "a block's line has at.i and at.n"
+            else:
+                message, help = f"`at.{word.id}` is read where no line is repeated", "write `x 1` on the line"
+            self.problems.add("E0210", message, node.span, help=help)
+
+    def _pipe(self, node: nodes.Pipe, context: Context) -> None:
+        self.expression(node.source, context)
+        if not context.flow:
+            message = "layers are applied in a block or model only"
+            self.problems.add("E0216", message, node.span, help="a parameter may hold a layer, not its result")
+        for step in node.steps:
+            if isinstance(step.layer, nodes.Group):
+                self.group(step.layer, context)
+            else:
+                if isinstance(step.layer, _NO_LAYER):
+                    self.problems.add("E0503", "`|>` applies a layer, this is none", step.layer.span)
+                self._applied(step.layer, self.expression(step.layer, context), False)
+            if step.label is not None:
+                self.label(step.label, context, 0)
+
+    def _applied(self, node: nodes.Expr, signature: Signature | None, arrow: bool) -> None:
+        """A layer that is applied here needs all its arguments."""
+        if signature is not None and signature.is_layer and signature.kind != "model":
+            self.problems += signatures.missing(signature, frozenset({"out"} if arrow else ()), node.span)
+
+    def label(self, label: nodes.Label, context: Context, repeat: int) -> None:
+        """The label of a line (repeated or not) or of a step."""
+        name, span = label.name, label.span
+        self.expressions(label.indices, replace(context, at=()))
+        if name in TORCH_ATTRIBUTES or name.startswith("_"):
+            message = f"a torch module cannot hold a child called `{name}`"
+            help = f"for example `{name.strip('_') or 'layer'}_layer`"
+            self.problems.add("E0209", message, span, "labels become attributes of modules", help=help)
+        elif name[0].isupper():
+            message = f"the label `{name}` is capitalised like a block"
+            self.problems.add("E0205", message, span, help="labels begin with a small letter")
+        if context.labels is not None:
+            context.labels.add(name, len(label.indices) + repeat, span, self.problems)
+
+    # Statements
+
+    def body(self, body: nodes.Body, context: Context) -> None:
+        """The statements of one pair of braces, in a scope that is given; names that are still to come are noted."""
+        for statement in body.statements:
+            names = statement.targets if isinstance(statement, nodes.Bind) else ()
+            for target in (*names, *([statement.name] if isinstance(statement, nodes.Param) else ())):
+                context.scope.later.setdefault(target.id, target.span)
+        for statement in body.statements:
+            _STATEMENTS[type(statement)](self, statement, context)
+
+    def inner(self, body: nodes.Body, context: Context) -> None:
+        """A nested `{ }`: its names end with it."""
+        scope = Scope(context.scope)
+        self.body(body, replace(context, scope=scope))
+        report_unused(scope, self.problems)
+
+    def group(self, group: nodes.Group, context: Context) -> None:
+        """A `{ }` that is a layer: it has labels of its own, and yields of nobody."""
+        self.inner(group.body, replace(context, labels=Labels(), yields=None))
+
+    def _targets(self, targets: tuple[nodes.Identifier, ...], scope: Scope) -> None:
+        for target in targets:
+            bind(target, scope, self.module, self.problems, "loop variable")
+
+    def line(self, line: nodes.Line, context: Context) -> None:
+        if line.guard is not None:
+            self.expression(line.guard, replace(context, at=()))
+        plain = replace(context, at=(), then=False)
+        for scaled, hook in ((line.out, "channels"), (line.repeats, "repeats")):
+            if scaled is not None:
+                self.expression(scaled.value, plain)
+                if scaled.fixed and hook not in context.hooks:
+                    message = f"`fixed` keeps a number from the scaling's {hook}, but there is none"
+                    self.problems.add("E0215", message, scaled.span, help="delete `fixed`")
+        if line.repeats is not None:
+            context = replace(context, at=AT if context.model else AT[:2], then=True)
+        if line.label is not None:
+            self.label(line.label, context, int(line.repeats is not None))
+        if isinstance(line.value, nodes.Group):
+            self.group(line.value, context)
+            if line.out is not None:
+                self.problems.add("E0305", "`-> C` gives `out`, which a group does not take", line.out.span)
+            return
+        signature = self.expression(line.value, context)
+        self._line_value(line, line.value, signature, context)
+
+    def _line_value(self, line: nodes.Line, value: nodes.Expr, signature: Signature | None, context: Context) -> None:
+        tensor = isinstance(value, nodes.Binary | nodes.List | nodes.Comprehension | nodes.Pipe | nodes.Unary)
+        extra = line.label or line.out or line.repeats
+        if isinstance(value, _NO_LAYER) or (isinstance(value, nodes.Unary) and value.op == "not"):
+            message = "this line has no effect: it is neither a layer nor a tensor"
+            self.problems.add("E0213", message, value.span, help="bind it (`name = ...`) or delete it")
+        elif tensor and extra is not None:
+            what = "a label" if extra is line.label else "`-> C`" if extra is line.out else "`x N`"
+            piped = isinstance(value, nodes.Pipe)
+            advice = f"write `x |> {line.label.name}: layer`" if line.label is not None and piped else None
+            self.problems.add("E0214", f"{what} needs a layer, this line is a tensor", extra.span, help=advice)
+        elif signature is not None and signature.is_layer:
+            self._layer_line(line, value, signature, context)
+
+    def _layer_line(self, line: nodes.Line, value: nodes.Expr, signature: Signature, context: Context) -> None:
+        self._applied(value, signature, line.out is not None)
+        if line.out is not None and "out" not in signature.parameters:
+            message = f"`-> C` gives `out`, which {signature.name} does not take"
+            self.problems.add("E0305", message, line.out.span, str(signature))
+        elif line.out is not None and isinstance(value, nodes.Call):
+            given = [argument for argument in value.arguments if argument.name and argument.name.id == "out"]
+            first = signature.parameters[:1] == ("out",) and any(argument.name is None for argument in value.arguments)
+            if given or first:
+                message = "out is given twice: as an argument and by `->`"
+                self.problems.add("E0302", message, line.out.span, help="keep one of them")
+        owns = signature.kind == "block" or (signature.kind == "operator" and OPS[signature.name].group == "weights")
+        if owns and line.label is None and context.labels is not None:
+            name = written_name(value)
+            if name in TORCH_ATTRIBUTES:
+                message = f"a torch module cannot hold a child called `{name}`"
+                self.problems.add("E0209", message, value.span, help=f"give the line a label: `{name}_layer: ...`")
+            context.labels.add(name, int(line.repeats is not None), value.span, self.problems)
+
+    def bind(self, statement: nodes.Bind, context: Context) -> None:
+        signature = None
+        if isinstance(statement.value, nodes.For):
+            yields: list[nodes.Yield] = []
+            self.loop(statement.value, replace(context, yields=yields))
+            if not yields:
+                message = "a bound loop collects what it yields, this one yields nothing"
+                self.problems.add("E0222", message, statement.span, help="write `yield it` in it, or do not bind it")
+        else:
+            signature = self.expression(statement.value, context)
+        for target in statement.targets:
+            alone = len(statement.targets) == 1
+            bind(target, context.scope, self.module, self.problems, "binding", signature if alone else None)
+
+    def loop(self, statement: nodes.For, context: Context) -> None:
+        self.expression(statement.iterable, context)
+        scope = Scope(context.scope)
+        self._targets(statement.targets, scope)
+        self.body(statement.body, replace(context, scope=scope))
+        report_unused(scope, self.problems)
+
+    def chain(self, statement: nodes.If, context: Context) -> None:
+        for condition, body in statement.branches:
+            self.expression(condition, context)
+            self.inner(body, context)
+        if statement.otherwise is not None:
+            self.inner(statement.otherwise, context)
+
+    def param(self, statement: nodes.Param, context: Context) -> None:
+        self.expressions([part for part in (statement.shape, statement.init) if part is not None], context)
+        bind(statement.name, context.scope, self.module, self.problems, "param")
+        name, span = statement.name.id, statement.name.span
+        if name in TORCH_ATTRIBUTES or name.startswith("_"):
+            message = f"a torch module cannot hold a parameter called `{name}`"
+            self.problems.add("E0209", message, span, help="choose another name")
+        if context.labels is not None:
+            context.labels.add(name, 0, span, self.problems, parameter=True)
+
+    def default(self, statement: nodes.Default, context: Context) -> None:
+        self._in_model("default", statement.span, context, "a block takes an argument instead")
+        seen: dict[str, Span] = {}
+        for entry in statement.entries:
+            name = entry.name
+            if name.id in seen:
+                first = Label(seen[name.id], "set here")
+                self.problems.add("E0203", f"`default {name.id}` is set twice in one line", name.span, first=first)
+            seen.setdefault(name.id, name.span)
+            self.expression(entry.value, replace(context, it=False, at=AT))
+
+    def output(self, statement: nodes.Output, context: Context) -> None:
+        self._in_model("output", statement.span, context, "the value of a block is its last line")
+        check_word(statement.name, self.problems, "output") if statement.name.id[0].isupper() else None
+        if statement.value is not None:
+            self.expression(statement.value, context)
+
+    def require(self, statement: nodes.Require, context: Context) -> None:
+        self.expression(statement.condition, context)
+        if statement.message is not None and not isinstance(statement.message, nodes.String):
+            self.problems.add("E0107", "the message of `require` is a text", statement.message.span, help='write "..."')
+
+    def yields(self, statement: nodes.Yield, context: Context) -> None:
+        if context.yields is None:
+            message = "`yield` stands in a loop whose result is bound"
+            self.problems.add("E0217", message, statement.span, help="write `xs = for ... { ... yield it ... }`")
+        else:
+            context.yields.append(statement)
+        if statement.value is not None:
+            self.expression(statement.value, context)
+
+    def prepare(self, statement: nodes.Prepare, context: Context) -> None:
+        self._in_model("prepare", statement.span, context, "it belongs to the input of a model")
+        name, seen = statement.input, set()
+        if context.model and name.id not in context.inputs:
+            known = ", ".join(context.inputs)
+            message, near = f"unknown input `{name.id}`", suggest(name.id, context.inputs)
+            self.problems.add("E0201", message, name.span, f"the inputs are {known}", help=near)
+        for argument in statement.arguments:
+            word = argument.name.id if argument.name else None
+            takes = f"prepare takes {', '.join(PREPARATION)}"
+            if word is None:
+                self.problems.add("E0303", "prepare takes named arguments", argument.span, takes)
+            elif word not in PREPARATION:
+                help = suggest(word, PREPARATION)
+                self.problems.add("E0301", f"unknown argument `{word}` of prepare", argument.span, takes, help=help)
+            elif word in seen:
+                self.problems.add("E0302", f"{word} is given twice", argument.span, help="keep one of them")
+            seen.add(word)
+            self.argument(argument, context, layer=False)
+
+    def _in_model(self, word: str, span: Span, context: Context, help: str) -> None:
+        if not context.model:
+            self.problems.add("E0216", f"`{word}` belongs into a model", span, help=help)
+
+
+def _is_input(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.Name) and node.id == "input"
+
+
+_STATEMENTS: dict[type, Callable[[Walker, Any, Context], None]] = {
+    nodes.Line: Walker.line,
+    nodes.Bind: Walker.bind,
+    nodes.For: Walker.loop,
+    nodes.If: Walker.chain,
+    nodes.Param: Walker.param,
+    nodes.Default: Walker.default,
+    nodes.Output: Walker.output,
+    nodes.Require: Walker.require,
+    nodes.Yield: Walker.yields,
+    nodes.Prepare: Walker.prepare,
+}

@@ -1,0 +1,189 @@
+"""What a call can be checked against before anything is evaluated: the parameters of what it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from effspec.diagnostics import Diagnostic, Label, Span, suggest
+from effspec.modules import Definition, Module
+from effspec.names import OPERATORS
+from effspec.ops import OPS
+from effspec.ops.base import REQUIRED
+from effspec.params import INITIALIZERS
+from effspec.syntax import nodes
+from effspec.values import FUNCTIONS
+
+Kind: TypeAlias = Literal["operator", "block", "model", "scaling", "fn", "hook", "function", "initialiser", "each"]
+_WITHOUT_NAMES: tuple[Kind, ...] = ("function", "each")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of something that can be called.
+
+    `required` have no default; `given` are bound already (a layer may be called again); `place` is where it is
+    declared, "" for what is predeclared.  `least` and `most` count the arguments of what takes them by position only.
+    """
+
+    kind: Kind
+    name: str
+    parameters: tuple[str, ...] = ()
+    required: frozenset[str] = frozenset()
+    place: str = ""
+    given: frozenset[str] = frozenset()
+    least: int = 0
+    most: int | None = None
+
+    @property
+    def is_layer(self) -> bool:
+        return self.kind in ("operator", "block", "model", "each")
+
+    def __str__(self) -> str:
+        takes = ", ".join(self.parameters) or "no arguments"
+        return f"{self.name} takes {takes}" + (f" ({self.place})" if self.place else "")
+
+
+def predeclared(name: str) -> Signature | None:
+    """The signature of an operator, function or initialiser; None for a name that is not predeclared."""
+    if name in OPERATORS:
+        arguments, kind = OPS[name].arguments, "operator"
+    elif name in INITIALIZERS:
+        arguments, kind = INITIALIZERS[name], "initialiser"
+    elif name in FUNCTIONS:
+        _, kinds, optional = FUNCTIONS[name]
+        any_number = kinds[0].startswith("*")
+        most = None if any_number else len(kinds)
+        return Signature("function", name, least=1 if any_number else len(kinds) - optional, most=most)
+    elif name == "each":
+        return Signature("each", name, least=1, most=1)
+    else:
+        return None
+    required = frozenset(argument.name for argument in arguments if argument.default is REQUIRED)
+    return Signature(kind, name, tuple(argument.name for argument in arguments), required)  # type: ignore[arg-type]
+
+
+def declared(kind: Kind, name: str, parameters: Iterable[nodes.Parameter], place: str) -> Signature:
+    """The signature of what a spec declares."""
+    parameters = tuple(parameters)
+    required = frozenset(parameter.name.id for parameter in parameters if parameter.default is None)
+    return Signature(kind, name, tuple(parameter.name.id for parameter in parameters), required, place)
+
+
+def defined(definition: Definition) -> Signature | None:
+    """The signature of a file-level definition; None for a constant."""
+    node = definition.node
+    if isinstance(node, nodes.Constant):
+        return None
+    kind: Kind = {nodes.Fn: "fn", nodes.Block: "block", nodes.Scaling: "scaling", nodes.Model: "model"}[type(node)]  # type: ignore[assignment]
+    parameters = node.parameters
+    if isinstance(node, nodes.Model) and (rule := scaling_of(node, definition.module)) is not None:
+        parameters += rule.parameters
+    return declared(kind, node.name.id, parameters, node.span.place)
+
+
+def scaling_of(model: nodes.Model, module: Module) -> nodes.Scaling | None:
+    """The rule of a model's `with`; None where there is none, or where it names none."""
+    expression = model.scaling.function if isinstance(model.scaling, nodes.Call) else model.scaling
+    found: Definition | None = None
+    match expression:
+        case nodes.Name(id=name):
+            found = module.definitions.get(name)
+        case nodes.Attribute(value=nodes.Name(id=space), name=identifier) if space in module.namespaces:
+            found = module.namespaces[space].own(identifier.id)
+    return found.node if found is not None and isinstance(found.node, nodes.Scaling) else None
+
+
+def variant_base(variant: nodes.Variant, module: Module) -> tuple[Definition | nodes.Variant | None, Module]:
+    """What a variant calls, a model or another variant, and the file of it."""
+    match variant.call.function:
+        case nodes.Name(id=name):
+            return module.variants.get(name) or module.definitions.get(name), module
+        case nodes.Attribute(value=nodes.Name(id=space), name=identifier) if space in module.namespaces:
+            other = module.namespaces[space]
+            return other.variants.get(identifier.id) or other.own(identifier.id), other
+    return None, module
+
+
+def model_of(variant: nodes.Variant, module: Module) -> Definition | None:
+    """The model at the end of a chain of variants; None where the chain is broken or leads back."""
+    seen: set[nodes.Variant] = set()
+    base: Definition | nodes.Variant | None = variant
+    while isinstance(base, nodes.Variant):
+        if base in seen:
+            return None
+        seen.add(base)
+        base, module = variant_base(base, module)
+    return base if base is not None and isinstance(base.node, nodes.Model) else None
+
+
+def check(call: nodes.Call, signature: Signature | None) -> tuple[list[Diagnostic], Signature | None]:
+    """What is wrong with the arguments of a call, and the signature of its result where that is a layer."""
+    problems: list[Diagnostic] = []
+    given: dict[str, Span] = {}
+    named = False
+    positional = 0
+    for argument in call.arguments:
+        span = argument.name.span if argument.name else argument.span
+        if argument.name is not None:
+            named, name = True, argument.name.id
+        elif named:
+            help = "positional arguments come first"
+            problems.append(Diagnostic("E0303", "this argument has no name", Label(span), help=help))
+            continue
+        else:
+            positional += 1
+            if signature is None or signature.kind in _WITHOUT_NAMES or positional > len(signature.parameters):
+                continue
+            name = signature.parameters[positional - 1]
+        if signature is not None and argument.name is not None and name not in signature.parameters:
+            problems.append(_unknown(name, span, signature))
+        elif name in given:
+            first = Label(given[name], "given here")
+            problems.append(
+                Diagnostic("E0302", f"{name} is given twice", Label(span), (first,), help="keep one of them")
+            )
+        given.setdefault(name, span)
+    if signature is None:
+        return problems, None
+    if not problems:
+        problems += _counted(call, signature, positional)
+    if not problems and not signature.is_layer and signature.kind != "scaling":
+        problems += missing(signature, frozenset(given), call.span)
+    result = replace(signature, given=signature.given | given.keys()) if signature.is_layer else None
+    return problems, result
+
+
+def _unknown(name: str, span: Span, signature: Signature) -> Diagnostic:
+    if signature.kind in _WITHOUT_NAMES:
+        message, help = f"{signature.name} takes its arguments by position", f"delete `{name} =`"
+        return Diagnostic("E0303", message, Label(span), help=help)
+    message = f"unknown argument `{name}` of {signature.name}"
+    return Diagnostic("E0301", message, Label(span, str(signature)), help=suggest(name, signature.parameters))
+
+
+def _counted(call: nodes.Call, signature: Signature, positional: int) -> list[Diagnostic]:
+    """The error of too many arguments, or of too few where they go by position."""
+    by_position = signature.kind in _WITHOUT_NAMES
+    most = signature.most if by_position else len(signature.parameters)
+    least = signature.least if by_position else 0
+    if least <= positional and (most is None or positional <= most):
+        return []
+    count = f"at least {least}" if most is None else str(most) if least in (most, 0) else f"{least} to {most}"
+    noun = "argument" if count.endswith("1") else "arguments"
+    extra = call.arguments[most] if most is not None and positional > most else call
+    text = str(signature) if signature.parameters else ""
+    message = f"{signature.name} takes {count} {noun}, found {positional}"
+    return [Diagnostic("E0303", message, Label(extra.span, text))]
+
+
+def missing(signature: Signature, given: frozenset[str], span: Span) -> list[Diagnostic]:
+    """The error of arguments that have no default and are not given."""
+    absent = [name for name in signature.parameters if name in signature.required - signature.given - given]
+    if not absent:
+        return []
+    names = " and ".join(f"`{name}`" for name in absent)
+    help = "`-> C` gives `out`" if absent == ["out"] else None
+    message = f"{signature.name} needs its argument{'s' if len(absent) > 1 else ''} {names}"
+    return [Diagnostic("E0304", message, Label(span, str(signature)), help=help)]
