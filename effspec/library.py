@@ -1,8 +1,8 @@
 """Finds spec files: the one a person names, those that a spec imports, and the shipped ones.
 
 A path given by a person may lie anywhere.  A path inside a spec may not: `std/...` is always the shipped file, all else
-is relative to the importing file and stays inside the root, the folder of the first spec.  Only regular files of limited
-size are read, and nothing of a file that is refused is shown.
+is relative to the importing file and stays inside the root, the folder of the first spec.  Only regular files of
+limited size are read, and nothing of a file that is refused is shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Text to syntax tree, through `grammars/effspec.lark`.  The only file that imports lark.
 
-Parsing recovers: a statement (or, where braces do not balance, an item) with a syntax error is reported, blanked out and
-the rest is parsed again, so that one run reports every independent mistake.
+Parsing recovers: a statement (or, where braces do not balance, an item) with a syntax error is reported, blanked out
+and the rest is parsed again, so that one run reports every independent mistake.
 """
 
 from __future__ import annotations
@@ -115,11 +115,15 @@ def decode(data: bytes, name: str) -> Source:
     """The text of a file: UTF-8 (one byte-order mark is accepted), LF or CRLF, no control or direction characters."""
     source = Source(name, "")
     if len(data) > MAX_BYTES:
-        raise fail("E0103", f"{name} has more than {MAX_BYTES:,} bytes", help="split the spec into files and import them")
+        raise fail(
+            "E0103", f"{name} has more than {MAX_BYTES:,} bytes", help="split the spec into files and import them"
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise fail("E0102", f"{name} is not UTF-8: byte {error.start} cannot be decoded", help="save it as UTF-8") from None
+        raise fail(
+            "E0102", f"{name} is not UTF-8: byte {error.start} cannot be decoded", help="save it as UTF-8"
+        ) from None
     source = Source(name, text.replace("\r\n", "\n"))
     found = _CONTROL.search(source.text) or _BIDI.search(source.text)
     if found:
@@ -260,7 +264,9 @@ def _either(words: list[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
-_KEYWORDS = "if else for in and or not true false require param output training yield default prepare with on then".split()
+_KEYWORDS = re.findall(
+    r"\w+", "if else for in and or not true false require param output training yield default prepare with on then"
+)
 
 
 def _syntax_help(found: str, accepts: set[str]) -> str | None:
@@ -270,7 +276,7 @@ def _syntax_help(found: str, accepts: set[str]) -> str | None:
     if found in _KEYWORDS and "NAME" in accepts:
         return f"`{found}` is a word of the language and cannot be a name"
     if found == '"':
-        return "a text ends with `\"` on the line where it begins"
+        return 'a text ends with `"` on the line where it begins'
     if found.startswith("'"):
         return 'strings stand in double quotes: "text"'
     if found in ("def", "class", "lambda", "while", "return", "import"):
@@ -395,13 +401,17 @@ class _Builder:
         *statements, last = inner.statements or (None,)
         if not (isinstance(last, nodes.Line) and _plain(last)):
             span = last.span if last is not None else inner.span
-            raise fail("E0107", f"the last line of fn {self(name).id} is not a value", span, help="end it with an expression")
+            raise fail(
+                "E0107", f"the last line of fn {self(name).id} is not a value", span, help="end it with an expression"
+            )
         for statement in statements:
-            if not isinstance(statement, nodes.Bind | nodes.Require) or isinstance(getattr(statement, "value", None), nodes.For):
+            if not isinstance(statement, nodes.Bind | nodes.Require) or isinstance(
+                getattr(statement, "value", None), nodes.For
+            ):
                 raise fail(
                     "E0107",
                     "a fn computes: only `name = value` and `require` may stand before its value",
-                    statement.span,  # type: ignore[union-attr]
+                    statement.span,
                     help="layers and loops belong into a block",
                 )
         return nodes.Fn(self.span(tree), self(name), self(parameters), inner.doc, tuple(statements), last.value)  # type: ignore[arg-type]
@@ -443,7 +453,9 @@ class _Builder:
     def variant(self, tree: _Tree) -> nodes.Variant:
         name, call = self.all(tree.children)
         if not isinstance(call, nodes.Call):
-            raise fail("E0107", "a variant is a call of a model or of a variant", call.span, help=f"write `{call.span.text}()`")
+            raise fail(
+                "E0107", "a variant is a call of a model or of a variant", call.span, help=f"write `{call.span.text}()`"
+            )
         return nodes.Variant(self.span(tree), name, call)
 
     def expect(self, tree: _Tree) -> nodes.Expect:
@@ -453,13 +465,11 @@ class _Builder:
     # Statements
 
     def body(self, tree: _Tree) -> nodes.Body:
-        statements = list(self.all(tree.children))
-        doc = None
-        if statements and isinstance(first := statements[0], nodes.Line) and isinstance(first.value, nodes.String):
-            if _plain(first):
-                doc = first.value.value
-                del statements[0]
-        return nodes.Body(self.span(tree), doc, tuple(statements))
+        statements = self.all(tree.children)
+        match statements:
+            case (nodes.Line(value=nodes.String(value=doc)) as first, *rest) if _plain(first):
+                return nodes.Body(self.span(tree), doc, tuple(rest))
+        return nodes.Body(self.span(tree), None, statements)
 
     def group(self, tree: _Tree) -> nodes.Group:
         return nodes.Group(self.span(tree), self(tree.children[0]))
@@ -475,9 +485,7 @@ class _Builder:
 
     def line(self, tree: _Tree) -> nodes.Line:
         value, arrow, times, guard = tree.children
-        return nodes.Line(
-            self.span(tree), None, self(value), self.maybe(arrow), self.maybe(times), self.maybe(guard)
-        )
+        return nodes.Line(self.span(tree), None, self(value), self.maybe(arrow), self.maybe(times), self.maybe(guard))
 
     def _ternary(self, tree: _Tree, parts: list[Any]) -> nodes.Ternary:
         chosen, condition, otherwise = self.all(parts)
@@ -592,10 +600,12 @@ class _Builder:
         return self._infix(tree, nodes.Binary)
 
     def range_closed(self, tree: _Tree) -> nodes.Range:
-        return nodes.Range(self.span(tree), *self.all(tree.children), True)
+        start, stop = self.all(tree.children)
+        return nodes.Range(self.span(tree), start, stop, True)
 
     def range_open(self, tree: _Tree) -> nodes.Range:
-        return nodes.Range(self.span(tree), *self.all(tree.children), False)
+        start, stop = self.all(tree.children)
+        return nodes.Range(self.span(tree), start, stop, False)
 
     def from_closed(self, tree: _Tree) -> nodes.Range:
         return nodes.Range(self.span(tree), self(tree.children[0]), None, True)
@@ -660,9 +670,13 @@ class _Builder:
         digits = text.rstrip("KMGT")
         mantissa, _, exponent = digits.lower().partition("e")
         if len(mantissa) > MAX_DIGITS or len(exponent) > 5 or abs(int(exponent or 0)) > 400:
-            raise fail("E0108", "this number has too many digits", self.span(token), help=f"at most {MAX_DIGITS} digits")
+            raise fail(
+                "E0108", "this number has too many digits", self.span(token), help=f"at most {MAX_DIGITS} digits"
+            )
         if len(mantissa) > 1 and mantissa[0] == "0" and mantissa[1] != ".":
-            raise fail("E0108", f"`{token}` starts with a zero", self.span(token), help=f"write `{token.lstrip('0') or 0}`")
+            raise fail(
+                "E0108", f"`{token}` starts with a zero", self.span(token), help=f"write `{token.lstrip('0') or 0}`"
+            )
         value = Fraction(digits) * scale
         return int(value) if value.denominator == 1 else value
 
@@ -671,5 +685,3 @@ def _plain(line: nodes.Line) -> bool:
     """Whether a line is an expression and nothing else."""
     extras = (line.label, line.out, line.repeats, line.guard)
     return extras == (None,) * 4 and not isinstance(line.value, nodes.Group)
-
-
