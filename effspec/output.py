@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,15 @@ def seal(data: bytes) -> bytes:
     """The text with its digest in place of the placeholder (where it has one)."""
     blank = PLACEHOLDER.encode()
     return data.replace(blank, blank[:-16] + _digest(data).encode(), 1)
+
+
+def sealed(file: File) -> File:
+    """A text file whose content carries its digest."""
+
+    def chunks() -> Iterator[bytes]:
+        yield seal(file.read())
+
+    return replace(file, chunks=chunks)
 
 
 def is_sealed(data: bytes) -> bool:
@@ -189,8 +199,3 @@ class _Staged:
 
 def _unwritable(path: str, error: OSError) -> EffspecError:
     return fail("E0716", f"cannot write {path}: {(error.strerror or str(error)).lower()}")
-
-
-def sealed_chunks(chunks: Iterator[bytes | memoryview]) -> Iterator[bytes]:
-    """A text's chunks as one, sealed."""
-    yield seal(b"".join(chunks))

@@ -170,6 +170,7 @@ class Compiled:
     ) -> tuple[File, ...]:
         """The files of a target, to be written; the first is called `filename`."""
         from effspec import backend as backends
+        from effspec import output
 
         backend = backends.find(target) if isinstance(target, str) else target
         chosen = backends.choose(backend, options)
@@ -179,7 +180,8 @@ class Compiled:
             raise EffspecError(tuple(problems))
         # A checkpoint that does not fit is an error for every target, whether it holds weights or not.
         source = self.weights(weights, seed) if backend.reads_weights or weights is not None else None
-        return backend.emit(unit, source, chosen, filename or self.stem + backend.suffix)
+        files = backend.emit(unit, source, chosen, filename or self.stem + backend.suffix)
+        return files if backend.binary else tuple(output.sealed(file) for file in files)
 
     def emit(
         self,
@@ -206,7 +208,7 @@ class Compiled:
 
     def write(
         self,
-        target: str,
+        target: str | Backend,
         path: str | os.PathLike[str] | None = None,
         weights: str | os.PathLike[str] | Weights | None = None,
         *,
@@ -218,7 +220,7 @@ class Compiled:
         from effspec import backend as backends
         from effspec import output
 
-        backend = backends.find(target)
+        backend = backends.find(target) if isinstance(target, str) else target
         place = os.fspath(path) if path is not None else self.stem + backend.suffix
         output.check(place, force=force, inputs=self.inputs(weights))
         files = self.files(backend, weights, seed=seed, filename=os.path.basename(place), **options)

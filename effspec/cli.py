@@ -1,0 +1,456 @@
+"""The commands of `effspec`: parse arguments, call, print, exit.
+
+Messages go to standard error, data to standard output.  Exit status: 0, 1 (the spec or the request is wrong), 2 (the
+command line is wrong), 70 (a fault of effspec), 130 (interrupted).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from effspec import __version__
+
+if TYPE_CHECKING:
+    from effspec.diagnostics import Diagnostic
+    from effspec.pipeline import Compiled
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+# What several commands take -------------------------------------------------------------------------------------------
+
+
+def _complete_spec(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    from effspec.library import shipped
+
+    names = [CompletionItem(name) for name in shipped() if name.startswith(incomplete)]
+    return [*names, CompletionItem(incomplete, type="file")]
+
+
+def _complete_variant(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from effspec.diagnostics import EffspecError
+    from effspec.resolve import load
+
+    try:
+        return [name for name in load(context.params.get("spec") or "b0").variants if name.startswith(incomplete)]
+    except EffspecError:
+        return []
+
+
+def _complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from effspec.backend import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def spec_argument(command: F) -> F:
+    return click.argument("spec", shell_complete=_complete_spec)(command)
+
+
+def point_options(command: F) -> F:
+    """Which point of which model."""
+    for option in (
+        click.option("--model", metavar="NAME", help="Which model of the file, if it has several."),
+        click.option(
+            "--set", "settings", metavar="NAME=VALUE", multiple=True,
+            help='Give a parameter: a number, true, false, "text", [a, b] or a name of the file. Repeatable.',
+        ),
+        click.option("--phi", metavar="X", help="The coefficient of a compound scaling rule: any number."),
+        click.option("--variant", metavar="NAME", shell_complete=_complete_variant, help="A published point."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
+
+
+def _compiled(
+    spec: str, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None
+) -> Compiled:
+    from effspec.pipeline import Compiled
+    from effspec.request import from_words
+    from effspec.resolve import load
+
+    words = ["effspec", *click.get_current_context().find_root().obj]
+    return Compiled(load(spec), from_words(words, variant=variant, phi=phi, settings=settings, model=model))
+
+
+def say(text: str) -> None:
+    """A message: standard error."""
+    click.echo(text, err=True)
+
+
+def data(text: str) -> None:
+    """What the command was asked for: standard output."""
+    click.echo(text)
+
+
+def document(name: str, *arguments: Any) -> None:
+    """Print a JSON document that `effspec.summary` makes."""
+    from effspec import summary
+
+    made = getattr(summary, name)(*arguments)
+    data(made.model_dump_json(indent=2, by_alias=True))
+
+
+def diagnose(diagnostics: Sequence[Diagnostic]) -> None:
+    from effspec.diagnostics import render_all
+
+    say(render_all(tuple(diagnostics), color=_colored()))
+
+
+def _colored() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, message="effspec %(version)s")
+def cli() -> None:
+    """Compile convolutional architectures, kept as text, to PyTorch source and ONNX.
+
+    SPEC is a file that ends in .eff, or the name of a shipped spec (`effspec list`).
+    """
+
+
+@cli.command(name="compile")
+@spec_argument
+@point_options
+@click.option("--target", default="torch", show_default=True, shell_complete=_complete_target, help="What to make.")
+@click.option("-o", "--output", metavar="PATH", help="Where to write; `-` is standard output.")
+@click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Draws the initial values.")
+@click.option("--fold", metavar="WHAT", help="Fold batch-norm (the default of onnx), linear branches too, or none.")
+@click.option("--no-fold", is_flag=True, help="The same as --fold none.")
+@click.option("--opset", metavar="N", type=int, help="ONNX operator set.")
+@click.option("--batch", metavar="N", type=int, help="A fixed batch size; left open otherwise.")
+@click.option("--dynamic", is_flag=True, help="Leave height and width open, where nothing depends on them.")
+@click.option("--dtype", metavar="TYPE", help="float32 or float64.")
+@click.option("--option", "options", metavar="NAME=VALUE", multiple=True, help="Any option of a target.")
+@click.option("--force", is_flag=True, help="Overwrite a file that was edited, or that effspec did not write.")
+@json_option
+def compile_command(
+    spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
+    target: str, output: str | None, weights: str | None, seed: int, fold: str | None, no_fold: bool,
+    opset: int | None, batch: int | None, dynamic: bool, dtype: str | None, options: tuple[str, ...],
+    force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Compile one point of a model to a target, and say what it is and where it was written."""
+    if as_json and output == "-":
+        raise click.UsageError("--json and `-o -` both want standard output")
+    if no_fold and fold not in (None, "none"):
+        raise click.UsageError(f"--no-fold contradicts --fold {fold}")
+    from effspec import backend as backends
+
+    backend = backends.find(target)
+    given: dict[str, Any] = {
+        "fold": "none" if no_fold else fold.replace("-", "_") if fold else None,
+        "opset": opset, "batch": batch, "dynamic_size": dynamic or None, "dtype": dtype,
+    }  # fmt: skip
+    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen |= dict(_option(backend, text) for text in options)
+    compiled = _compiled(spec, variant, phi, settings, model)
+    if output == "-":
+        _to_stdout(compiled, backend, weights, seed, chosen)
+        return
+    path = compiled.write(backend, output, weights, seed=seed, force=force, **chosen)
+    if as_json:
+        document("compiled", compiled, target, path)
+        return
+    from effspec.report import summary
+
+    for line in summary(compiled):
+        say(line)
+    say(f"  wrote {path} ({_size(path, backend.binary)})")
+    if weights is not None and not backend.reads_weights:
+        say(f"  {weights} fits it: model.load_state_dict(safetensors.torch.load_file({weights!r}))")
+
+
+def _option(backend: Any, text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` as the type of the target's option."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--option takes NAME=VALUE, found {text!r}")
+    option = backend.options.get(name)
+    if option is not None and isinstance(option.default, bool) and value in ("true", "false"):
+        return name, value == "true"
+    if option is not None and type(option.default) is int and value.lstrip("-").isdecimal():
+        return name, int(value)
+    return name, value
+
+
+def _to_stdout(compiled: Compiled, backend: Any, weights: str | None, seed: int, options: dict[str, Any]) -> None:
+    from effspec.diagnostics import fail
+
+    stream = sys.stdout.buffer
+    if backend.binary and stream.isatty():
+        raise fail("E0717", "a binary file would garble the terminal", help="choose a file with -o, or redirect the output")
+    files = compiled.files(backend, weights, seed=seed, **options)
+    if len(files) > 1:
+        raise fail("E0706", f"this model takes {len(files)} files", help="choose a file's name with -o")
+    for chunk in files[0].chunks():
+        stream.write(chunk)
+    stream.flush()
+
+
+def _size(path: str, binary: bool) -> str:
+    from effspec.report import quantity
+
+    if binary:
+        return quantity(Path(path).stat().st_size, "B")
+    lines = Path(path).read_bytes().count(b"\n")
+    return f"{lines} line{'s' * (lines != 1)}"
+
+
+@cli.command()
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, shell_complete=_complete_spec)
+@click.option("--peers", is_flag=True, help="Run `equals(...)` too, against the installed timm and torchvision.")
+@json_option
+def check(specs: tuple[str, ...], peers: bool, as_json: bool) -> None:
+    """Find every mistake of specs: compile every variant, and run every `expect` line."""
+    from effspec.commands.check import check_spec
+
+    results = [check_spec(spec, peers=peers) for spec in specs]
+    if as_json:
+        document("checked", results)
+    for result in results:
+        if result.diagnostics:
+            diagnose(result.diagnostics)
+            say("")
+        if not as_json:
+            say(result.line)
+    if any(result.diagnostics for result in results):
+        raise SystemExit(1)
+
+
+@cli.command()
+@spec_argument
+@point_options
+@json_option
+def show(
+    spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None, as_json: bool
+) -> None:
+    """Print the stage table: shapes, parameters, multiply-adds, activations and peak memory of every line."""
+    compiled = _compiled(spec, variant, phi, settings, model)
+    if as_json:
+        document("shown", compiled)
+        return
+    import shutil
+
+    from effspec.report import WIDTH, table
+
+    width = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    for line in table(compiled, min(max(width, WIDTH), 120)):
+        data(line)
+
+
+@cli.command()
+@click.argument("code")
+@json_option
+def explain(code: str, as_json: bool) -> None:
+    """Explain a diagnostic's code (E0301): why it is an error, an example, and the repair."""
+    from effspec.commands.explain import find, lines
+
+    entry = find(code)
+    if as_json:
+        document("explained", code.upper(), entry)
+        return
+    for line in lines(entry):
+        data(line)
+
+
+@cli.command()
+@json_option
+def targets(as_json: bool) -> None:
+    """List the targets and their options."""
+    from effspec import backend as backends
+
+    found = [backends.find(name) for name in backends.names()]
+    if as_json:
+        document("targets", found)
+        return
+    for backend in found:
+        data(f"{backend.name:<8}{backend.suffix:<10}{backend.doc}")
+        for name, option in backend.options.items():
+            data(f"          {name} = {option.default}: {option.doc} ({option.legal})")
+
+
+@cli.command(name="list")
+@click.argument("specs", metavar="[SPEC]...", nargs=-1, shell_complete=_complete_spec)
+@json_option
+def list_command(specs: tuple[str, ...], as_json: bool) -> None:
+    """List the shipped specs, or the models and variants of specs."""
+    from effspec.library import shipped
+    from effspec.resolve import load
+
+    modules = [load(spec) for spec in specs or shipped()]
+    if as_json:
+        document("listed", modules)
+        return
+    import textwrap
+
+    from effspec.summary import models_of
+
+    for name, module in zip(specs or shipped(), modules, strict=True):
+        data(f"{name}: {', '.join(models_of(module)) or 'no model'}")
+        names = " ".join(module.variants) or "no variants"
+        data(textwrap.fill(names, 78, initial_indent="    ", subsequent_indent="    ", break_long_words=False))
+
+
+@cli.command()
+@click.argument("path", type=click.Path())
+@click.option("--force", is_flag=True, help="Overwrite a file.")
+def new(path: str, force: bool) -> None:
+    """Write a starter spec that compiles, and that teaches the language in its comments."""
+    from effspec.commands.new import write
+
+    written = write(path, force=force)
+    say(f"wrote {written}; compile it:  effspec compile {written} --variant small")
+
+
+@cli.command()
+@click.argument("paths", metavar="SPEC...", nargs=-1, required=True, type=click.Path())
+@click.option("--check", "check_only", is_flag=True, help="Change nothing; exit with 1 if something would change.")
+@click.option("--diff", is_flag=True, help="Print what would change; change nothing.")
+def fmt(paths: tuple[str, ...], check_only: bool, diff: bool) -> None:
+    """Rewrite specs in their canonical form."""
+    from effspec.commands.fmt import format_file
+
+    changed = [path for path in paths if format_file(path, write=not (check_only or diff), show=data if diff else None)]
+    for path in changed:
+        say(f"{'would reformat' if check_only or diff else 'reformatted'} {path}")
+    if changed and (check_only or diff):
+        raise SystemExit(1)
+
+
+@cli.group()
+def weights() -> None:
+    """Work with checkpoints."""
+
+
+@weights.command()
+@click.argument("checkpoint", type=click.Path())
+@click.option("--spec", required=True, metavar="SPEC", shell_complete=_complete_spec, help="The spec of the model.")
+@point_options
+@click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(), help="A .safetensors file.")
+@click.option("--force", is_flag=True, help="Overwrite a file that effspec did not write.")
+def convert(
+    checkpoint: str, spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
+    output: str, force: bool,
+) -> None:  # fmt: skip
+    """Move a checkpoint of another code base to a spec's names, by structure and shape."""
+    from effspec.commands.weights import convert as run
+
+    compiled = _compiled(spec, variant, phi, settings, model)
+    for line in run(compiled, checkpoint, output, force=force):
+        say(line)
+
+
+@weights.command()
+@spec_argument
+@point_options
+@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Draws the initial values.")
+@click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(), help="A .safetensors file.")
+@click.option("--force", is_flag=True, help="Overwrite a file that effspec did not write.")
+def init(
+    spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None, seed: int,
+    output: str, force: bool,
+) -> None:  # fmt: skip
+    """Write a model's seeded initial values: the same numbers that every target starts from."""
+    from effspec.commands.weights import initial
+
+    compiled = _compiled(spec, variant, phi, settings, model)
+    for line in initial(compiled, output, seed=seed, force=force):
+        say(line)
+
+
+@cli.command()
+@click.argument("name", required=False)
+def schema(name: str | None) -> None:
+    """Print the JSON Schema of a document that `--json` prints, or list their names."""
+    from effspec.summary import DOCUMENTS
+
+    if name is None:
+        for known in DOCUMENTS:
+            data(known)
+        return
+    if name not in DOCUMENTS:
+        raise click.UsageError(f"no document is called {name!r}: there are {', '.join(DOCUMENTS)}")
+    import json
+
+    data(json.dumps(DOCUMENTS[name].model_json_schema(by_alias=True), indent=2))
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a shell's completion script: eval "$(effspec completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None
+    data(made(cli, {}, "effspec", "_EFFSPEC_COMPLETE").source())
+
+
+# From arguments to the exit status ------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status.  Never shows a traceback, unless EFFSPEC_TRACEBACK is set."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            status = cli.main(words, "effspec", standalone_mode=False, obj=words)
+            sys.stdout.flush()
+            return status if isinstance(status, int) else 0
+        except SystemExit as stop:
+            sys.stdout.flush()
+            return stop.code if isinstance(stop.code, int) else 1
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            return _failed(error, words)
+    except BrokenPipeError:
+        # Whoever read the output has what it wanted.  Python would complain when it flushes the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+
+
+def _failed(error: Exception, words: Sequence[str]) -> int:
+    from effspec.diagnostics import EffspecError
+
+    if isinstance(error, click.exceptions.Abort):
+        say("interrupted")
+        return 130
+    if isinstance(error, click.ClickException):
+        error.show(sys.stderr)
+        return 2
+    if isinstance(error, EffspecError):
+        if "--json" in words:
+            document("failed", error.diagnostics)
+        diagnose(error.diagnostics)
+        return 1
+    if os.environ.get("EFFSPEC_TRACEBACK"):
+        raise error
+    from effspec.commands.fault import report
+
+    for line in report(error, words):
+        say(line)
+    return 70

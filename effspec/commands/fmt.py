@@ -1,0 +1,25 @@
+"""`effspec fmt`: specs in their canonical form, checked to mean the same before they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import unified_diff
+
+from effspec import library, output
+from effspec.syntax.format import format_text
+
+
+def format_file(path: str, *, write: bool = True, show: Callable[[str], None] | None = None) -> bool:
+    """Format a spec; returns whether that changes it.  With `show` the difference is printed."""
+    source = library.find(path).source
+    text = format_text(source)
+    if text == source.text:
+        return False
+    if show is not None:
+        old, new = source.text.splitlines(), text.splitlines()
+        for line in unified_diff(old, new, f"{path} (now)", f"{path} (formatted)", lineterm=""):
+            show(line)
+    if write:
+        output.check(path)
+        output.write_atomically(path, [text.encode()])
+    return True

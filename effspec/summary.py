@@ -1,0 +1,323 @@
+"""The JSON documents that `--json` prints: each has a name and a version, and a published JSON Schema.
+
+A number counts elements, operations or bytes; a shape has no batch axis.  A field that changes its meaning raises the
+document's version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from effspec import diagnostics as problems
+from effspec.pipeline import Compiled, plain
+from effspec.syntax import nodes
+
+if TYPE_CHECKING:
+    from effspec.backend import Backend
+    from effspec.codes import Code
+    from effspec.commands.check import Result
+    from effspec.modules import Module
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+
+class Place(_Part):
+    """Characters of a source: 1-based line and column, and the words there."""
+
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    text: str = Field(description="what is said about the place")
+
+
+class Problem(_Part):
+    """One diagnostic."""
+
+    code: str
+    message: str
+    primary: Place | None
+    secondary: list[Place]
+    notes: list[str]
+    help: str | None
+    trail: list[str] = Field(description="the chain of lines of an expansion, from the variant inwards")
+
+
+class Point(_Part):
+    """One compiled point of a model."""
+
+    spec: str
+    model: str
+    variant: str | None
+    settings: dict[str, Any]
+    parameters: dict[str, Any]
+    inputs: dict[str, list[int]]
+    params: int
+    training_params: int
+    macs: int
+    activations: int
+    peak_bytes: int
+    depth: int
+    blocks: int
+    hashes: dict[str, str]
+
+
+class NearestPoint(_Part):
+    """The published variant nearest to the point, and the numbers that it has in the point's place."""
+
+    variant: str
+    point: dict[str, float]
+    published: list[str]
+
+
+class Stage(_Part):
+    """A line of the model's body."""
+
+    line: int
+    label: str
+    layer: str
+    arguments: dict[str, Any]
+    repeats: int | None
+    outputs: list[list[int]]
+    params: int
+    macs: int
+    activations: int
+    peak_bytes: int
+
+
+class CompileDocument(_Part):
+    """`effspec compile --json`."""
+
+    schema_: Literal["effspec.compile/1"] = Field("effspec.compile/1", alias="schema")
+    target: str
+    path: str
+    point: Point
+    nearest: NearestPoint | None
+
+
+class ShowDocument(_Part):
+    """`effspec show --json`."""
+
+    schema_: Literal["effspec.show/1"] = Field("effspec.show/1", alias="schema")
+    point: Point
+    stages: list[Stage]
+
+
+class Checked(_Part):
+    """What `check` found in one spec."""
+
+    spec: str
+    points: int
+    checks: int = Field(description="`expect` lines' checks that hold")
+    skipped: list[str] = Field(description="peers that were not compared")
+    diagnostics: list[Problem]
+
+
+class CheckDocument(_Part):
+    """`effspec check --json`."""
+
+    schema_: Literal["effspec.check/1"] = Field("effspec.check/1", alias="schema")
+    specs: list[Checked]
+
+
+class DiagnosticsDocument(_Part):
+    """What a command with `--json` prints when it fails."""
+
+    schema_: Literal["effspec.diagnostics/1"] = Field("effspec.diagnostics/1", alias="schema")
+    diagnostics: list[Problem]
+
+
+class Listed(_Part):
+    """The models and variants of a spec."""
+
+    spec: str
+    models: list[str]
+    variants: list[str]
+
+
+class ListDocument(_Part):
+    """`effspec list --json`."""
+
+    schema_: Literal["effspec.list/1"] = Field("effspec.list/1", alias="schema")
+    specs: list[Listed]
+
+
+class OptionOfTarget(_Part):
+    """A choice that a target offers."""
+
+    default: bool | int | str
+    doc: str
+    choices: list[bool | int | str]
+
+
+class Target(_Part):
+    """What a spec can be compiled to."""
+
+    name: str
+    doc: str
+    suffix: str
+    binary: bool
+    options: dict[str, OptionOfTarget]
+
+
+class TargetsDocument(_Part):
+    """`effspec targets --json`."""
+
+    schema_: Literal["effspec.targets/1"] = Field("effspec.targets/1", alias="schema")
+    targets: list[Target]
+
+
+class ExplainDocument(_Part):
+    """`effspec explain --json`."""
+
+    schema_: Literal["effspec.explain/1"] = Field("effspec.explain/1", alias="schema")
+    code: str
+    title: str
+    why: str
+    bad: str
+    good: str
+
+
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "compile": CompileDocument,
+    "show": ShowDocument,
+    "check": CheckDocument,
+    "diagnostics": DiagnosticsDocument,
+    "list": ListDocument,
+    "targets": TargetsDocument,
+    "explain": ExplainDocument,
+}
+
+
+def compiled(made: Compiled, target: str, path: str) -> CompileDocument:
+    from effspec.nearest import nearest
+
+    near = nearest(made.module, made.name, made.request, made.elaborated.parameters)
+    found = near and NearestPoint(
+        variant=near.variant,
+        point={name: float(value) for name, value in near.point.items()},
+        published=list(near.published),
+    )
+    return CompileDocument(target=target, path=path, point=_point(made), nearest=found)
+
+
+def shown(made: Compiled) -> ShowDocument:
+    from effspec.stages import stages
+
+    rows = [
+        Stage(
+            line=row.line,
+            label=row.label,
+            layer=row.layer,
+            arguments={name: plain(value) for name, value in row.arguments.items()},
+            repeats=row.repeats,
+            outputs=[list(kind.shape) for kind in row.cost.types],
+            params=row.cost.params,
+            macs=row.cost.macs,
+            activations=row.cost.acts,
+            peak_bytes=row.cost.peak,
+        )
+        for row in stages(made.elaborated, made.cost)
+    ]
+    return ShowDocument(point=_point(made), stages=rows)
+
+
+def checked(results: Sequence[Result]) -> CheckDocument:
+    return CheckDocument(
+        specs=[
+            Checked(
+                spec=result.spec,
+                points=result.points,
+                checks=result.held,
+                skipped=list(result.skipped),
+                diagnostics=[_problem(diagnostic) for diagnostic in result.diagnostics],
+            )
+            for result in results
+        ]
+    )
+
+
+def failed(diagnostics: Sequence[problems.Diagnostic]) -> DiagnosticsDocument:
+    return DiagnosticsDocument(diagnostics=[_problem(diagnostic) for diagnostic in diagnostics])
+
+
+def listed(modules: Sequence[Module]) -> ListDocument:
+    return ListDocument(
+        specs=[
+            Listed(spec=module.name, models=models_of(module), variants=list(module.variants)) for module in modules
+        ]
+    )
+
+
+def models_of(module: Module) -> list[str]:
+    """The models that a file itself defines."""
+    return [name for name in module.definitions if (own := module.own(name)) and isinstance(own.node, nodes.Model)]
+
+
+def targets(backends: Sequence[Backend]) -> TargetsDocument:
+    return TargetsDocument(
+        targets=[
+            Target(
+                name=backend.name,
+                doc=backend.doc,
+                suffix=backend.suffix,
+                binary=backend.binary,
+                options={
+                    name: OptionOfTarget(default=option.default, doc=option.doc, choices=list(option.choices))
+                    for name, option in backend.options.items()
+                },
+            )
+            for backend in backends
+        ]
+    )
+
+
+def explained(code: str, entry: Code) -> ExplainDocument:
+    return ExplainDocument(code=code, title=entry.title, why=entry.why, bad=entry.bad, good=entry.good)
+
+
+def _point(made: Compiled) -> Point:
+    values = {name: plain(value) for name, value in made.parameters.items()}
+    return Point(
+        spec=made.module.name,
+        model=made.name,
+        variant=made.variant,
+        settings={setting.name: values[setting.name] for setting in made.request.settings},
+        parameters=values,
+        inputs={name: list(sizes) for name, sizes in made.input_shapes.items()},
+        params=made.params,
+        training_params=made.cost.training_params,
+        macs=made.macs,
+        activations=made.cost.acts,
+        peak_bytes=made.cost.peak,
+        depth=made.cost.depth,
+        blocks=made.elaborated.blocks,
+        hashes=dict(made.hashes),
+    )
+
+
+def _problem(diagnostic: problems.Diagnostic) -> Problem:
+    return Problem(
+        code=diagnostic.code,
+        message=diagnostic.message,
+        primary=_place(diagnostic.primary) if diagnostic.primary else None,
+        secondary=[_place(label) for label in diagnostic.secondary],
+        notes=list(diagnostic.notes),
+        help=diagnostic.help,
+        trail=list(diagnostic.trail),
+    )
+
+
+def _place(label: problems.Label) -> Place:
+    span = label.span
+    line, column = span.source.line_column(span.start)
+    end_line, end_column = span.source.line_column(span.end)
+    return Place(
+        file=span.source.name, line=line, column=column, end_line=end_line, end_column=end_column, text=label.text
+    )
