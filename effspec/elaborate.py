@@ -796,20 +796,20 @@ class Elaborator(Evaluator):
             if statement.training:
                 self.training = False
         if any(output.name == name for output in self.graph.outputs):
-            self.fail("E0701", f"two outputs are called `{name}`", statement.name.span)
+            self.fail("E0707", f"two outputs are called `{name}`", statement.name.span)
         if self.recording:
             frame.instance.values[statement, frame.iteration] = value  # type: ignore[index]
         if len(self.stack) == 0:
             self.graph.outputs.append(Output(name, self._tree(value, statement.span), statement.training))
         else:
-            self.fail("E0701", "a model used as a layer gives its last value, not outputs", statement.span)
+            self.fail("E0707", "a model used as a layer gives its last value, not outputs", statement.span)
 
     def _tree(self, value: Any, span: Span) -> Any:
         if isinstance(value, Tensor):
             return value.value
         if isinstance(value, tuple) and value:
             return tuple(self._tree(element, span) for element in value)
-        self.fail("E0701", f"an output is a tensor or a list of tensors, found {self.describe(value)}", span)
+        self.fail("E0707", f"an output is a tensor or a list of tensors, found {self.describe(value)}", span)
 
     def _run_require(self, statement: nodes.Require, frame: Frame) -> None:
         self.require(statement, frame)
