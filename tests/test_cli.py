@@ -1,0 +1,501 @@
+"""The command line as a user meets it: what is printed where, exit statuses, files that are written or left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import effspec
+from effspec import output, request
+from effspec.cli import main
+
+ROOT = Path(__file__).parent.parent
+B0 = str(ROOT / "specs" / "b0.eff")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Run:
+    """A command that ran in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+        capture.readouterr()
+        self.status = main(words)
+        self.out, self.err = capture.readouterr()
+
+
+@pytest.fixture
+def effspec_(capfd: pytest.CaptureFixture[str]) -> Any:
+    return lambda *words: Run(capfd, words)
+
+
+# Compiling ------------------------------------------------------------------------------------------------------------
+
+
+def test_first_command(effspec_: Any) -> None:
+    done = effspec_("compile", B0, "--phi", "2", "--target", "torch")
+    assert done.status == 0 and done.out == ""
+    lines = done.err.splitlines()
+    assert lines[0] == "EfficientNet  phi 2: depth 1.44, width 1.21, resolution 1.3225, input 3 x 296 x 296"
+    assert re.fullmatch(
+        r"  12,255,408 parameters   1\.81 G multiply-adds   26 blocks   function [0-9a-f]{12}", lines[1]
+    )
+    assert lines[2] == (
+        "  nearest published: b3 (depth 1.4, width 1.2, size 300); phi is the paper's formula, "
+        "the published models are --variant b0 ... l2"
+    )
+    text = Path("efficientnet_phi2.py").read_text()
+    assert lines[3] == f"  wrote efficientnet_phi2.py ({len(text.splitlines())} lines)"
+    assert lines[1].split()[-1] in text
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ((), "efficientnet.ir.txt"),
+        (("--variant", "b2"), "efficientnet_b2.ir.txt"),
+        (("--phi", "0.5"), "efficientnet_phi0_5.ir.txt"),
+        (("--phi", "-1"), "efficientnet_phi_minus_1.ir.txt"),
+        (("--variant", "tf_b0", "--set", "classes=10"), "efficientnet_tf_b0_classes10.ir.txt"),
+        (("--set", 'pad="same"'), "efficientnet_pad_same.ir.txt"),
+    ],
+)
+def test_default_names(effspec_: Any, words: tuple[str, ...], name: str) -> None:
+    assert effspec_("compile", "b0", "--target", "ir", *words).status == 0
+    assert os.listdir() == [name]
+
+
+def test_standard_output_is_data_alone(effspec_: Any) -> None:
+    done = effspec_("compile", "b0", "--target", "torch", "-o", "-")
+    assert done.status == 0 and done.err == ""
+    compile(done.out, "emitted", "exec")
+    assert output.is_sealed(done.out.encode())
+    assert os.listdir() == []
+
+
+def test_onnx_to_standard_output(here: Path) -> None:
+    words = [sys.executable, "-m", "effspec", "compile", "b0", "--phi", "-2", "--target", "onnx", "-o", "-"]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
+    import onnx
+
+    assert onnx.load_from_string(done.stdout).producer_name == "effspec"
+
+
+def test_options_of_a_target(effspec_: Any) -> None:
+    import onnx
+
+    words = ("compile", "b0", "--phi", "-2", "--target", "onnx", "-o", "a.onnx")
+    assert effspec_(*words, "--no-fold", "--opset", "17", "--batch", "2").status == 0
+    model = onnx.load("a.onnx")
+    assert model.opset_import[0].version == 17
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    assert any(node.op_type == "BatchNormalization" for node in model.graph.node)
+    assert effspec_(*words, "--fold", "batch-norm", "--option", "dtype=float64").status == 0
+    assert not any(node.op_type == "BatchNormalization" for node in onnx.load("a.onnx").graph.node)
+    for bad in (("--opset", "99"), ("--fold", "everything"), ("--option", "opst=18"), ("--dtype", "int8")):
+        done = effspec_(*words, *bad)
+        assert done.status == 1 and "E0703" in done.err
+
+
+def test_json_of_a_compilation(effspec_: Any) -> None:
+    done = effspec_("compile", "b0", "--phi", "2", "--target", "ir", "--json")
+    found = json.loads(done.out)
+    assert done.status == 0 and done.err == ""
+    assert found["schema"] == "effspec.compile/1" and found["path"] == "efficientnet_phi2.ir.txt"
+    assert found["point"]["params"] == 12_255_408 and found["point"]["inputs"] == {"image": [3, 296, 296]}
+    assert found["nearest"]["variant"] == "b3"
+    assert set(found["point"]["hashes"]) == {"function", "weights", "artefact"}
+
+
+# Contradictions and mistakes ------------------------------------------------------------------------------------------
+
+
+def test_phi_beside_a_variant(effspec_: Any) -> None:
+    done = effspec_("compile", B0, "--variant", "b2", "--phi", "3", "--target", "torch")
+    assert done.status == 1 and done.out == "" and os.listdir() == []
+    lines = done.err.splitlines()
+    assert lines[0] == "error[E0612]: phi has no effect"
+    assert lines[1].strip().startswith("--> command line:1:")
+    carets = lines[4].index("^"), lines[4].rindex("^") + 1
+    assert lines[3][slice(*carets)] == "--phi 3"
+    assert "gives width, depth and size" in done.err and "b0.eff:" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "under"),
+    [
+        (("--set", "clases=10"), "E0602", "--set clases=10"),
+        (("--set", "classes=1x"), "E0101", "1x"),
+        (("--set", "classes"), "E0605", "--set classes"),
+        (("--set=classes=10", "--set", "classes=11"), "E0604", "--set classes=11"),
+        (("--phi", "nan"), "E0201", "nan"),
+        (("--phi", "2", "--set", "phi=2"), "E0604", "--set phi=2"),
+    ],
+)
+def test_settings_that_are_wrong(effspec_: Any, words: tuple[str, ...], code: str, under: str) -> None:
+    done = effspec_("compile", "b0", "--target", "ir", *words)
+    assert done.status == 1 and done.err.startswith(f"error[{code}]"), done.err
+    lines = done.err.splitlines()
+    carets = lines[4].index("^"), lines[4].rindex("^") + 1
+    assert lines[3][slice(*carets)] == under
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("words", [("--variant", "b9"), ("--model", "ResNet")])
+def test_points_that_do_not_exist(effspec_: Any, words: tuple[str, ...]) -> None:
+    done = effspec_("compile", "b0", *words)
+    assert done.status == 1 and "E0601" in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nope",),
+        ("compile",),
+        ("compile", "b0", "--nope"),
+        ("compile", "b0", "--json", "-o", "-"),
+        ("compile", "b0", "--no-fold", "--fold", "linear"),
+        ("compile", "b0", "--seed", "x"),
+        ("schema", "nope"),
+    ],
+)
+def test_usage(effspec_: Any, words: tuple[str, ...]) -> None:
+    done = effspec_(*words)
+    assert done.status == 2 and done.out == "" and "Error:" in done.err
+
+
+def test_errors_as_json(effspec_: Any) -> None:
+    done = effspec_("show", "b0", "--set", "clases=10", "--json")
+    [problem] = json.loads(done.out)["diagnostics"]
+    assert done.status == 1 and problem["code"] == "E0602" and problem["primary"]["file"] == "command line"
+    assert "did you mean `classes`" in problem["help"]
+
+
+def test_no_colours_unless_on_a_terminal(effspec_: Any) -> None:
+    assert "\x1b" not in effspec_("compile", "b0", "--variant", "zz").err
+
+
+def test_colours_on_a_terminal(here: Path) -> None:
+    pty = pytest.importorskip("pty", reason="no terminals here")
+    for environment, colored in (({}, True), ({"NO_COLOR": "1"}, False)):
+        parent, child = pty.openpty()
+        words = [sys.executable, "-m", "effspec", "compile", "b0", "--variant", "zz"]
+        base = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+        base.pop("NO_COLOR", None)
+        subprocess.run(words, stderr=child, env={**base, **environment}, check=False)
+        os.close(child)
+        shown = os.read(parent, 10_000)
+        os.close(parent)
+        assert (b"\x1b[" in shown) is colored
+
+
+def test_a_fault_of_effspec(effspec_: Any, monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("effspec.resolve.load", broken)
+    monkeypatch.setenv("TMPDIR", str(here))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    done = effspec_("compile", "b0")
+    assert done.status == 70 and "Traceback" not in done.err and "ZeroDivisionError" in done.err
+    [report] = [name for name in os.listdir() if name.startswith("effspec-report-")]
+    assert report in done.err and "secret" in Path(report).read_text()
+    monkeypatch.setenv("EFFSPEC_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["compile", "b0"])
+
+
+def test_interruption(effspec_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("effspec.resolve.load", interrupted)
+    done = effspec_("compile", "b0")
+    assert done.status == 130 and done.err.strip() == "interrupted"
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_edited_file_is_kept(effspec_: Any) -> None:
+    words = ("compile", "b0", "--phi", "-2")
+    assert effspec_(*words).status == 0
+    path = Path("efficientnet_phi_minus_2.py")
+    emitted = path.read_text()
+    assert effspec_(*words).status == 0, "an untouched file may be written again"
+    assert effspec_("compile", "b0", "--phi", "-1", "-o", str(path)).status == 0, "and replaced by another point"
+    path.write_text(emitted.replace("import torch\n", "import torch  # mine\n"))
+    edited = path.read_text()
+    done = effspec_(*words)
+    assert done.status == 1 and "E0711" in done.err and "was edited" in done.err
+    assert path.read_text() == edited
+    assert effspec_(*words, "--force").status == 0
+    assert path.read_text() == emitted
+
+
+@pytest.mark.parametrize("target", ["torch", "onnx", "ir"])
+def test_what_others_wrote_is_kept(effspec_: Any, target: str) -> None:
+    Path("mine").write_text("print('mine')\n")
+    words = ("compile", "b0", "--phi", "-2", "--target", target, "-o", "mine")
+    done = effspec_(*words)
+    assert done.status == 1 and "was not written by effspec" in done.err
+    assert Path("mine").read_text() == "print('mine')\n"
+    assert effspec_(*words, "--force").status == 0
+    assert effspec_(*words).status == 0, "now it is ours"
+    assert os.listdir() == ["mine"]
+
+
+def test_line_ends_are_no_edit(effspec_: Any) -> None:
+    assert effspec_("compile", "b0", "--phi", "-2", "-o", "a.py").status == 0
+    path = Path("a.py")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert effspec_("compile", "b0", "--phi", "-2", "-o", "a.py").status == 0
+    assert b"\r" not in path.read_bytes()
+
+
+def test_places_that_are_refused(effspec_: Any, here: Path) -> None:
+    Path("b0.eff").write_bytes(Path(B0).read_bytes())
+    Path("folder").mkdir()
+    Path("real.py").write_text("")
+    Path("link.py").symlink_to("real.py")
+    os.mkfifo("pipe.py")
+    cases = {
+        "b0.eff": "E0714",
+        "folder": "E0713",
+        "folder/": "E0713",
+        "nowhere/a.py": "E0713",
+        "link.py": "E0712",
+        "pipe.py": "E0713",
+        "CON": "E0715",
+        "nul.py": "E0715",
+        "a.py.": "E0715",
+        "a\nb.py": "E0715",
+        "x" * 300: "E0715",
+    }
+    for path, code in cases.items():
+        done = effspec_("compile", "b0.eff", "-o", path, "--force")
+        assert done.status == 1 and code in done.err, (path, done.err)
+    assert Path("real.py").read_text() == "" and Path("b0.eff").read_bytes() == Path(B0).read_bytes()
+
+
+def test_no_half_file(effspec_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert effspec_("compile", "b0", "--phi", "-2", "-o", "a.py").status == 0
+    before = Path("a.py").read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = effspec_("compile", "b0", "--phi", "-1", "-o", "a.py")
+    assert done.status == 1 and "no space left on device" in done.err
+    assert Path("a.py").read_bytes() == before and os.listdir() == ["a.py"]
+
+
+def test_two_writers_of_one_path(here: Path) -> None:
+    words = [sys.executable, "-m", "effspec", "compile", "b0", "-o", "a.py", "--phi"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = [subprocess.Popen([*words, phi], env=environment, stderr=subprocess.DEVNULL) for phi in ("-1", "-2")]
+    assert [process.wait() for process in running] == [0, 0]
+    assert output.is_sealed(Path("a.py").read_bytes()) and os.listdir() == ["a.py"]
+
+
+# Other commands -------------------------------------------------------------------------------------------------------
+
+
+def test_show(effspec_: Any) -> None:
+    done = effspec_("show", "b0", "--variant", "b2")
+    assert done.status == 0 and done.err == ""
+    lines = done.out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    [total] = [line for line in lines if "total" in line]
+    assert "9,109,994" in total and "994M" in total
+    [stem] = [line for line in lines if " stem " in line]
+    assert stem.split() == ["23", "stem", "ConvNormAct", "k3", "s2", "32x130x130", "928", "14.6M", "541k", "4.33M"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "examples").glob("*.eff")), ids=lambda path: path.stem)
+def test_tables_add_up(effspec_: Any, path: Path) -> None:
+    from effspec.commands.check import requests
+    from effspec.resolve import load
+
+    point = requests(load(str(path)))[0]
+    words = ("--variant", point.variant) if point.variant else ("--model", point.model)
+    found = json.loads(effspec_("show", str(path), *words, "--json").out)
+    for field in ("params", "macs", "activations"):
+        assert sum(row[field] for row in found["stages"]) == found["point"][field]
+    assert max(row["peak_bytes"] for row in found["stages"]) == found["point"]["peak_bytes"]
+    lines = effspec_("show", str(path), *words).out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_list(effspec_: Any) -> None:
+    done = effspec_("list")
+    assert done.status == 0 and "b0: EfficientNet" in done.out and "tf_lite0" in done.out
+    [found] = json.loads(effspec_("list", "b0", "--json").out)["specs"]
+    assert found["models"] == ["EfficientNet"] and found["variants"][:3] == ["b0", "b1", "b2"]
+
+
+def test_targets(effspec_: Any) -> None:
+    assert {"ir", "onnx", "torch"} <= {line.split()[0] for line in effspec_("targets").out.splitlines()}
+    found = json.loads(effspec_("targets", "--json").out)["targets"]
+    assert next(target for target in found if target["name"] == "onnx")["options"]["opset"]["default"] == 18
+
+
+def test_new_teaches_a_spec_that_works(effspec_: Any) -> None:
+    assert effspec_("new", "my_net").status == 0
+    assert effspec_("check", "my_net.eff").err.strip() == "my_net.eff: 2 points compile, 2 checks hold"
+    assert effspec_("compile", "my_net.eff", "--variant", "small").status == 0
+    assert Path("mynet_small.py").is_file()
+    assert effspec_("compile", "my_net.eff", "--phi", "1.5").status == 0
+    Path("my_net.eff").write_text("mine")
+    assert effspec_("new", "my_net").status == 1
+    assert Path("my_net.eff").read_text() == "mine"
+    assert effspec_("new", "7seas").status == 1
+
+
+def test_check_finds_what_fails(effspec_: Any) -> None:
+    assert effspec_("new", "net").status == 0
+    text = Path("net.eff").read_text()
+    Path("net.eff").write_text(text.replace("expect small: params == ", "expect small: params == 1"))
+    done = effspec_("check", "net.eff")
+    assert done.status == 1 and "E0901" in done.err and "params is 120,894" in done.err
+    assert done.err.strip().endswith("net.eff: 1 error")
+    Path("net.eff").write_text(text.replace("count(", "cuont(").replace("relu", "rleu").replace("k = 5", "k = 4"))
+    done = effspec_("check", "net.eff", "--json")
+    assert done.status == 1
+    assert [problem["code"] for problem in json.loads(done.out)["specs"][0]["diagnostics"]]
+
+
+def test_check_several(effspec_: Any) -> None:
+    done = effspec_("check", "efficientnet_lite", "nowhere.eff")
+    assert done.status == 1
+    assert "efficientnet_lite: 10 points compile" in done.err and "nowhere.eff: 1 error" in done.err
+
+
+def test_schemas_are_published_and_true(effspec_: Any) -> None:
+    names = effspec_("schema").out.split()
+    assert set(names) >= {"compile", "show", "check", "diagnostics", "list", "targets", "explain"}
+    for name in names:
+        schema = json.loads(effspec_("schema", name).out)
+        assert schema["properties"]["schema"]["const"] == f"effspec.{name}/1"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(effspec_: Any, shell: str) -> None:
+    done = effspec_("completion", shell)
+    assert done.status == 0 and "_EFFSPEC_COMPLETE" in done.out
+
+
+def test_completion_answers(here: Path) -> None:
+    def answers(*words: str) -> set[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_EFFSPEC_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["effspec", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        script = "import sys; from effspec.cli import main; sys.exit(main())"
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+        return {line.split(",", 1)[1] for line in done.stdout.splitlines()}
+
+    assert "compile" in answers("comp")
+    assert "efficientnet_lite" in answers("compile", "eff")
+    assert answers("compile", "b0", "--variant", "tf_b7") == {"tf_b7"}
+    assert answers("compile", "b0", "--target", "o") == {"onnx"}
+
+
+def test_help_fits(effspec_: Any) -> None:
+    assert effspec_("--version").out.strip() == f"effspec {effspec.__version__}"
+    for words in ((), ("compile",), ("check",), ("show",), ("weights", "convert")):
+        done = effspec_(*words, "--help")
+        assert done.status == 0 and all(len(line) <= 100 for line in done.out.splitlines())
+
+
+# Python ---------------------------------------------------------------------------------------------------------------
+
+
+def test_python_api() -> None:
+    net = effspec.compile("b0", variant="b2", set={"classes": 10})
+    assert net.params == 9_109_994 - 1409 * 990
+    assert net.input_shape == (3, 260, 260)
+    assert len(net.hash) == 64 and net.hashes["function"] == net.hash
+    assert net.graph.nx.number_of_nodes() == len(net.graph)
+    assert isinstance(net.emit("torch"), str) and isinstance(net.emit("onnx"), bytes)
+
+
+def test_python_numbers_are_their_shortest_decimals() -> None:
+    import numpy
+
+    for value in (0.1, Fraction(1, 10), numpy.float64(0.1)):
+        [setting] = request.from_call("f", variant=None, phi=None, settings={"x": value}, model=None).settings
+        assert setting.value == Fraction(1, 10)
+    settings = {"a": numpy.int64(3), "b": [1, (2, 0.5)], "c": 2.0, "d": True, "e": "same"}
+    made = request.from_call("f", variant=None, phi=None, settings=settings, model=None).settings
+    assert [setting.value for setting in made] == [3, (1, (2, Fraction(1, 2))), 2, True, "same"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {"a": 1}, b"x", None])
+def test_python_values_without_a_counterpart(value: Any) -> None:
+    with pytest.raises(effspec.EffspecError) as caught:
+        effspec.compile("b0", set={"classes": value})
+    assert caught.value.diagnostics[0].code == "E0606"
+
+
+def test_the_exception_prints_its_diagnostics() -> None:
+    with pytest.raises(effspec.EffspecError) as caught:
+        effspec.compile("b0", variant="b2", phi=3)
+    text = str(caught.value)
+    assert text.startswith("error[E0612]") and "effspec.compile('b0', variant='b2', phi=3)" in text
+    assert {problem.code for problem in caught.value.diagnostics} == {"E0612"}
+
+
+def test_python_and_the_command_line_agree(effspec_: Any) -> None:
+    assert effspec_("compile", "b0", "--phi", "0.5", "--set", "classes=7", "-o", "a.py").status == 0
+    assert effspec.compile("b0", phi=0.5, set={"classes": 7}).emit("torch") == Path("a.py").read_text()
+
+
+def test_write_from_python() -> None:
+    net = effspec.compile("b0", phi=-2)
+    assert net.write("torch") == "efficientnet_phi_minus_2.py"
+    Path("mine.onnx").write_text("mine")
+    with pytest.raises(effspec.EffspecError, match="E0711"):
+        net.write("onnx", "mine.onnx")
+    assert Path(net.write("onnx", "mine.onnx", force=True)).stat().st_size > 10**6
+
+
+def test_live_module() -> None:
+    import copy
+    import pickle
+    import traceback
+
+    import torch
+
+    net = effspec.compile("b0", phi=-2, set={"size": 32})
+    model, again = net.to_torch(), net.to_torch()
+    other = net.to_torch(seed=1)
+    assert sum(p.numel() for p in model.parameters()) == net.params
+    state = model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+    assert not torch.equal(other.state_dict()["stem.conv.weight"], state["stem.conv.weight"])
+    x = torch.rand(2, 3, 32, 32)
+    expected = model.eval()(x)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied(x), expected)
+    try:
+        model(x[:, :1])
+    except RuntimeError:
+        assert "self.stem(x)" in traceback.format_exc(), "tracebacks show the emitted source"
