@@ -63,11 +63,32 @@ class Unit:
 
 @dataclass(frozen=True)
 class Option:
-    """A choice that a backend offers: its default, what it means, and its legal values (all of the type if empty)."""
+    """A choice that a backend offers: its default, what it means, and its legal values.
+
+    Without `choices`, these are all texts, both booleans, or the integers from `least` on.
+    """
 
     default: Choice
     doc: str
     choices: tuple[Choice, ...] = ()
+    least: int = 0
+
+    def allows(self, value: Choice) -> bool:
+        # bool is an int to Python, and not to a user.
+        if type(value) is not type(self.default):
+            return False
+        if self.choices:
+            return value in self.choices
+        return not isinstance(value, int) or value >= self.least
+
+    @property
+    def legal(self) -> str:
+        """The legal values in words."""
+        if self.choices:
+            return "one of " + ", ".join(map(str, self.choices))
+        if isinstance(self.default, bool):
+            return "true or false"
+        return f"an integer from {self.least} on" if isinstance(self.default, int) else "a text"
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Backend:
-    """The backend of a target; EffspecError E0701 for an unknown name, E0702 for a target whose packages are missing."""
+    """The backend of a target; EffspecError E0701 for an unknown name, E0702 if its packages are missing."""
     # The shipped names come first, so that no installed package can take them over.
     places = [BUILT_IN[name]] if name in BUILT_IN else [e.value for e in entry_points(group=GROUP, name=name)]
     if not places:
@@ -140,10 +161,9 @@ def choose(backend: Backend, given: Mapping[str, Choice]) -> dict[str, Choice]:
         if option is None:
             help = suggest(name, backend.options) or f"its options are {', '.join(backend.options) or 'none'}"
             problems.append(Diagnostic("E0703", f"target `{backend.name}` has no option `{name}`", help=help))
-        elif type(value) is not type(option.default) or (option.choices and value not in option.choices):
-            legal = ", ".join(map(str, option.choices)) or f"a {type(option.default).__name__}"
+        elif not option.allows(value):
             message = f"option `{name}` of target `{backend.name}` cannot be `{value}`"
-            problems.append(Diagnostic("E0703", message, help=f"it is one of: {legal}" if option.choices else legal))
+            problems.append(Diagnostic("E0703", message, help=f"it is {option.legal}"))
     if problems:
         raise EffspecError(tuple(problems))
     return {name: option.default for name, option in backend.options.items()} | dict(given)

@@ -33,7 +33,11 @@ class Net:
         if scalar is not None:
             attributes = {"scalar": scalar, "scalar_left": left}
         else:
-            given = {a.name: INIT if a.name == "init" else "half" for a in row.arguments if str(a.default).startswith("default.")} | arguments
+            given = {
+                a.name: INIT if a.name == "init" else "half"
+                for a in row.arguments
+                if str(a.default).startswith("default.")
+            } | arguments
             attributes = bind(row, given, types)
         return self._add(op, path, inputs, attributes, weights, training)
 
@@ -50,9 +54,7 @@ class Net:
             for name, tensor in row.tensors(types, attributes).items()
         }
         results = infer(row, types, attributes)
-        node = Node(
-            self.graph.next_id(), op, path, tuple(inputs), attributes, results, tensors, training=training
-        )
+        node = Node(self.graph.next_id(), op, path, tuple(inputs), attributes, results, tensors, training=training)
         self.graph.add(node)
         values = [Value(node.id, k) for k in range(len(results))]
         return values[0] if op != "split" else values
@@ -86,8 +88,7 @@ class Random:
 def images(graph: Graph, batch: int = 2, seed: int = 1) -> dict[str, numpy.ndarray]:
     source = numpy.random.default_rng(seed)
     return {
-        node.path: source.standard_normal((batch, *node.types[0].shape)).astype(numpy.float32)
-        for node in graph.inputs
+        node.path: source.standard_normal((batch, *node.types[0].shape)).astype(numpy.float32) for node in graph.inputs
     }
 
 
@@ -99,17 +100,13 @@ def _pad(x, padding, value=0.0):
 def _conv(n, x, t):
     a = n.attributes
     weight = x[1] if len(x) == 2 else t["weight"]
-    return F.conv2d(
-        _pad(x[0], a["padding"]), weight, t.get("bias"), a["stride"], 0, a["dilation"], a["groups"]
-    )
+    return F.conv2d(_pad(x[0], a["padding"]), weight, t.get("bias"), a["stride"], 0, a["dilation"], a["groups"])
 
 
 def _conv_transpose(n, x, t):
     a = n.attributes
     (top, bottom), (left, right) = a["padding"]
-    full = F.conv_transpose2d(
-        x[0], t["weight"], t.get("bias"), a["stride"], 0, 0, a["groups"], a["dilation"]
-    )
+    full = F.conv_transpose2d(x[0], t["weight"], t.get("bias"), a["stride"], 0, 0, a["groups"], a["dilation"])
     # What output padding adds lies beyond the last stride: outside of every window, only the bias is there.
     down, right_more = a["out_pad"]
     bias = t["bias"].reshape(-1, 1, 1) if "bias" in t else 0
@@ -161,9 +158,7 @@ def _avg_pool(n, x, t):
     ones = torch.ones_like(x[0][:1, :1])
     count = F.conv2d(_pad(ones, a["padding"], 1.0 if a["count_pad"] else 0.0), kernel, stride=a["stride"])
     channels = x[0].shape[1]
-    total = F.conv2d(
-        _pad(x[0], a["padding"]), kernel.expand(channels, 1, -1, -1), stride=a["stride"], groups=channels
-    )
+    total = F.conv2d(_pad(x[0], a["padding"]), kernel.expand(channels, 1, -1, -1), stride=a["stride"], groups=channels)
     return total / count
 
 
@@ -281,3 +276,55 @@ def half(numerator: int, denominator: int = 2) -> Fraction:
 
 def batched(*shape: int) -> TensorType:
     return TensorType(shape)
+
+
+def efficientnet(
+    width: float = 1.0, depth: float = 1.0, size: int = 224, classes: int = 1000, pad: str = "half"
+) -> Graph:
+    """EfficientNet (Tan and Le 2019, table 1) with the paper's rounding."""
+    import math
+
+    def channels(c: float) -> int:
+        c *= width
+        near = max(8, int(c + 4) // 8 * 8)
+        return near + 8 if near < 0.9 * c else near
+
+    net = Net(image=(3, size, size))
+
+    def norm_act(path, x, act=True):
+        x = net("batch_norm", x, path=f"{path}.norm")
+        return net("silu", x, path=f"{path}.act") if act else x
+
+    x = net("conv", net.inputs["image"], out=channels(32), k=3, s=2, pad=pad, bias=False, path="stem.conv")
+    x = norm_act("stem", x)
+    rows = [
+        (1, 3, 1, 16, 1),
+        (6, 3, 2, 24, 2),
+        (6, 5, 2, 40, 2),
+        (6, 3, 2, 80, 3),
+        (6, 5, 1, 112, 3),
+        (6, 5, 2, 192, 4),
+    ]
+    for stage, (expand, k, stride, out, repeats) in enumerate([*rows, (6, 3, 1, 320, 1)], 1):
+        for i in range(math.ceil(repeats * depth)):
+            path, before = f"stage{stage}.{i}", x
+            incoming = net.graph.type(x).shape[0]
+            mid, s = incoming * expand, stride if i == 0 else 1
+            if expand != 1:
+                x = net("conv", x, out=mid, bias=False, path=f"{path}.expand.conv")
+                x = norm_act(f"{path}.expand", x)
+            x = net("conv", x, out=mid, k=k, s=s, pad=pad, groups=mid, bias=False, path=f"{path}.dw.conv")
+            x = norm_act(f"{path}.dw", x)
+            w = net("global_avg_pool", x, path=f"{path}.se.pool")
+            w = net("conv", w, out=max(1, incoming // 4), path=f"{path}.se.reduce")
+            w = net("conv", net("silu", w, path=f"{path}.se.act"), out=mid, path=f"{path}.se.expand")
+            x = net("mul", x, net("sigmoid", w, path=f"{path}.se.gate"), path=f"{path}.se.mul")
+            x = net("conv", x, out=channels(out), bias=False, path=f"{path}.project.conv")
+            x = norm_act(f"{path}.project", x, act=False)
+            if s == 1 and incoming == channels(out):
+                x = net("drop_path", x, rate=Fraction(1, 10), path=f"{path}.drop_path")
+                x = net("add", x, before, path=f"{path}.add")
+    x = norm_act("head", net("conv", x, out=channels(1280), bias=False, path="head.conv"))
+    x = net("flatten", net("global_avg_pool", x, path="pool"), path="flatten")
+    x = net("dropout", x, rate=Fraction(1, 5), path="dropout")
+    return net.out(net("linear", x, out=classes, path="classifier"))

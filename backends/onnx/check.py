@@ -1,13 +1,12 @@
-"""Checks a finished ONNX model for what `onnx.checker` lets pass: names, order, wrong shapes, and what is never used."""
+"""Checks a finished ONNX model for what `onnx.checker` lets pass: names, order, wrong shapes, what is never used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto
-
 from effspec.backends.onnx.plan import IR_VERSIONS, SAFE
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto
 
 
 class WrongModel(Exception):

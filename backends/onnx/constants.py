@@ -13,7 +13,7 @@ from effspec.ir.graph import Attribute, Node, Parameter, Value
 from effspec.ops.base import integer, integers
 from effspec.passes.derived import Computed, needed
 
-Array: TypeAlias = numpy.ndarray
+Array: TypeAlias = "numpy.ndarray[Any, numpy.dtype[numpy.float64]]"
 Source: TypeAlias = Callable[[Parameter], Array]
 Rule: TypeAlias = Callable[[Node, tuple[Array, ...], dict[str, Array]], "Array | list[Array]"]
 
@@ -55,7 +55,8 @@ def _reduction(function: Callable[..., Any]) -> Rule:
 def _sigmoid(x: Array) -> Array:
     # exp of a negative number only: no overflow.
     small = numpy.exp(-numpy.abs(x))
-    return numpy.where(x >= 0, 1, small) / (1 + small)
+    gate: Array = numpy.where(x >= 0, 1, small) / (1 + small)
+    return gate
 
 
 def _softplus(x: Array) -> Array:
@@ -68,7 +69,8 @@ def _hard_sigmoid(x: Array) -> Array:
 
 def _gelu(node: Node, x: tuple[Array, ...], tensors: dict[str, Array]) -> Array:
     if node.attributes["approximate"]:
-        return x[0] / 2 * (1 + numpy.tanh(sqrt(2 / pi) * (x[0] + 0.044715 * x[0] ** 3)))
+        curved: Array = x[0] / 2 * (1 + numpy.tanh(sqrt(2 / pi) * (x[0] + 0.044715 * x[0] ** 3)))
+        return curved
     curve = numpy.fromiter((erf(value / sqrt(2)) for value in x[0].flat), numpy.float64, x[0].size)
     return x[0] / 2 * (1 + curve.reshape(x[0].shape))
 

@@ -6,12 +6,14 @@ between its parts and made one tensor at a time, so that one tensor is the most 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any
 
 import numpy
+from effspec.backends.onnx.numbers import evaluate
+from effspec.backends.onnx.parts import Attribute, Call, Constant, Plan, Port, Weight
 from onnx import (
     AttributeProto,
     GraphProto,
@@ -24,8 +26,6 @@ from onnx import (
 )
 
 from effspec.backend import File, Weights
-from effspec.backends.onnx.numbers import evaluate
-from effspec.backends.onnx.parts import Attribute, Call, Constant, Plan, Port, Weight
 
 LIMIT = 2**31 - 1
 """The most bytes that protobuf reads as one message."""
@@ -36,7 +36,7 @@ SMALL = 1024
 
 # The numbers of the fields that are framed by hand (onnx.proto).
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
-_TYPES = {
+_TYPES: Mapping[str, tuple[int, numpy.dtype[Any]]] = {
     "float32": (TensorProto.FLOAT, numpy.dtype("<f4")),
     "float64": (TensorProto.DOUBLE, numpy.dtype("<f8")),
     "int64": (TensorProto.INT64, numpy.dtype("<i8")),
@@ -75,7 +75,7 @@ def files(plan: Plan, weights: Weights, filename: str, limit: int = LIMIT) -> tu
 
 
 def _chunks(
-    plan: Plan, weights: Weights, start: bytes, parts: list[tuple[bytes, Initializer | None]], end: bytes
+    plan: Plan, weights: Weights, start: bytes, parts: Sequence[tuple[bytes, Initializer | None]], end: bytes
 ) -> Iterator[bytes | memoryview]:
     pending = bytearray(start)
     for frame, item in parts:
@@ -115,13 +115,13 @@ def _data(plan: Plan, item: Initializer, weights: Weights) -> memoryview:
         array = array.T if item.transposed else array
         if array.size != prod(item.shape):
             raise ValueError(f"the numbers of {item.name} have shape {array.shape}, expected {item.shape}")
-    return memoryview(numpy.ascontiguousarray(array, dtype).reshape(-1)).cast("B")
+    return numpy.ascontiguousarray(array, dtype).reshape(-1).data.cast("B")
 
 
 def _frame(plan: Plan, item: Initializer, length: int) -> bytes:
     """What stands before a tensor's numbers in the graph."""
     proto = TensorProto(dims=item.shape, data_type=_type(plan, item)[0], name=item.name)
-    header = proto.SerializeToString(deterministic=True) + _tag(_TENSOR_RAW_DATA) + _varint(length)
+    header: bytes = proto.SerializeToString(deterministic=True) + _tag(_TENSOR_RAW_DATA) + _varint(length)
     return _tag(_GRAPH_INITIALIZER) + _varint(len(header) + length) + header
 
 
@@ -131,7 +131,7 @@ def _external(plan: Plan, item: Initializer, location: str, offset: int, length:
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
         proto.external_data.append(StringStringEntryProto(key=key, value=value))
     proto.data_location = TensorProto.EXTERNAL
-    header = proto.SerializeToString(deterministic=True)
+    header: bytes = proto.SerializeToString(deterministic=True)
     return _tag(_GRAPH_INITIALIZER) + _varint(len(header)) + header
 
 

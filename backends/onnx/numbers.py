@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy
+from effspec.backends.onnx.constants import compute
 
 from effspec.backend import Weights
-from effspec.backends.onnx.constants import compute
 from effspec.ir.graph import Parameter
 from effspec.passes.derived import Computed, Derived, Eye, Norm, Recipe, Scaled, Shifted, Spread, Total
 
@@ -59,7 +59,7 @@ def _exact(item: Recipe, weights: Weights) -> Array:
             kernel = _exact(item.kernel, weights)
             wide = numpy.zeros((*kernel.shape[:2], *item.shape))
             (top, left), (down, right) = item.start, item.step
-            wide[:, :, top :: down, left :: right][:, :, : kernel.shape[2], : kernel.shape[3]] = kernel
+            wide[:, :, top::down, left::right][:, :, : kernel.shape[2], : kernel.shape[3]] = kernel
             return wide
         case Total():
             total = _exact(item.terms[0], weights)

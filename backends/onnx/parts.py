@@ -40,7 +40,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A small initializer that an operator needs: of the model's type, or the type ONNX wants; one value may fill it."""
+    """A small initializer that an operator needs, of the model's type or the one ONNX wants; one value may fill it."""
 
     name: str
     shape: tuple[int, ...]
@@ -188,4 +188,3 @@ class Builder:
 def place(node: Node) -> str:
     """The node's path as viewers show hierarchies: /stage2/1/dw/conv."""
     return "/" + node.path.replace(".", "/")
-

@@ -1,4 +1,4 @@
-"""Takes every decision about the ONNX model of a graph: names, operators, shapes, and whether it can be written at all."""
+"""Takes every decision about the ONNX model of a graph: names, operators, shapes, and whether it can be written."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from effspec.backend import Choice, Unit
 from effspec.backends.onnx.dynamic import free_axes
 from effspec.backends.onnx.parts import Builder, Dimension, Plan, Port, Unsupported, place
 from effspec.backends.onnx.rules import ROWS
+
+from effspec.backend import Choice, Unit
 from effspec.diagnostics import Diagnostic, EffspecError, Label
-from effspec.ir.graph import Graph, Node, Tree, Value, leaves
+from effspec.ir.graph import Graph, Node, Tree, Value
 from effspec.passes import FOLDS, run
 
 # The oldest IR version that allows each opset: what reads the opset reads the file.

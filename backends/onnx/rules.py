@@ -13,6 +13,7 @@ from math import pi, sqrt
 from typing import TypeAlias
 
 from effspec.backends.onnx.parts import Builder, Number, Unsupported
+
 from effspec.ir.graph import Attribute, Node
 from effspec.ops.base import integer, integers, pair
 

@@ -60,7 +60,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class Spread:
-    """A kernel [out, in, h, w] put among zeros: element i of an axis of size n goes to `start + step * i` of `shape`."""
+    """A kernel [out, in, h, w] put among zeros: element i of an axis goes to `start + step * i` of `shape`."""
 
     kernel: Recipe
     shape: tuple[int, int]

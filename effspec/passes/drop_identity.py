@@ -30,7 +30,7 @@ _NEUTRAL: dict[str, Callable[[Node], bool]] = {
     "reduce_sum": lambda node: True,
     "reduce_max": lambda node: True,
 }
-# A picture resized or averaged to its own size, or a reduction that keeps the shape (over axes of size 1), copies each element.
+# An image resized or averaged to its own size, or a reduction over axes of size 1, copies each element.
 
 
 def _right_scalar(node: Node) -> object:
@@ -43,4 +43,6 @@ def drop_identity(graph: Graph) -> Graph:
         neutral = _NEUTRAL.get(node.op)
         if neutral and len(node.inputs) == 1 and node.types == (graph.type(node.inputs[0]),) and neutral(node):
             change[node.id] = node.inputs[0]
-    return graph.rewrite(change).live(training=False)
+    if change:
+        graph = graph.rewrite(change)
+    return graph.live(training=False) if any(output.training for output in graph.outputs) else graph

@@ -35,7 +35,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
         change[number] = _folded(node, norm, known, taken)
         change[norm.id] = Value(number)
         at[norm.id] = number
-    return graph.rewrite(change).live()
+    return graph.rewrite(change) if change else graph
 
 
 def _folded(node: Node, norm: Node, known: dict[object, Derived], taken: set[str]) -> Node:
@@ -43,7 +43,7 @@ def _folded(node: Node, norm: Node, known: dict[object, Derived], taken: set[str
     groups = node.attributes.get("groups", 1)
     assert isinstance(groups, int)
     scale = norm_of(norm)
-    recipes = {
+    recipes: dict[str, tuple[tuple[int, ...], Scaled | Shifted]] = {
         "weight": (weight.shape, Scaled(recipe(weight), scale, _AXIS[node.op], groups)),
         "bias": (norm.types[0].shape[:1], Shifted(recipe(bias) if bias else None, scale)),
     }

@@ -1,4 +1,4 @@
-"""Pass: replaces what depends on parameters alone by one derived parameter, so that convolutions have constant weights."""
+"""Pass: what depends on parameters alone becomes one derived parameter, so that convolutions have constant weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def fold_constants(graph: Graph) -> Graph:
     A weight that comes as an input of a convolution becomes the convolution's own (`conv2.weight_folded`), others are
     named after the operator that computed them.
     """
+    if all(type.batched for node in graph for type in node.types):
+        return graph
     taken = {parameter.path for parameter in graph.parameters(training=True, buffers=True)}
+    paths = {node.path for node in graph if len(node.types) == 1}
     out = Graph(graph.name)
     moved: dict[Value, Value] = {}
     made: dict[Value, Derived] = {}
@@ -28,13 +31,13 @@ def fold_constants(graph: Graph) -> Graph:
         """The value in the new graph; a constant is added to it when it is first read."""
         if value not in moved:
             node = graph[value.node]
-            suffix = f".{value.output}" if len(node.types) > 1 else ""
-            parameter = computed(value, f"{node.path}{suffix}_folded")
+            path = node.path if len(node.types) == 1 else fresh(f"{node.path}.{value.output}", paths)
+            parameter = computed(value, f"{path}_folded")
             # Only its type and its tensor matter from here on.
             constant = Node(
                 out.next_id(),
                 "parameter",
-                node.path + suffix,
+                path,
                 (),
                 {"shape": parameter.shape, "init": parameter.init},
                 (graph.type(value),),

@@ -27,7 +27,7 @@ from effspec.passes.derived import (
 
 @dataclass(frozen=True)
 class _Taps:
-    """Where a kernel reads along one axis, relative to stride * position: `count` places, `step` apart, from `first`."""
+    """Where a kernel reads along one axis, relative to stride * position: `count` places from `first`, `step` apart."""
 
     first: int
     count: int
@@ -169,9 +169,7 @@ def _numbers(branch: _Branch, groups: int, channels: int) -> tuple[Recipe, Recip
 def _placed(inner: tuple[_Taps, _Taps], outer: tuple[_Taps, _Taps]) -> tuple[tuple[int, int], tuple[int, int]]:
     """First place and step of the inner kernel's elements within the outer kernel."""
     top, left = ((mine.first - other.first) // other.step for mine, other in zip(inner, outer, strict=True))
-    down, right = (
-        mine.step // other.step if mine.count > 1 else 1 for mine, other in zip(inner, outer, strict=True)
-    )
+    down, right = (mine.step // other.step if mine.count > 1 else 1 for mine, other in zip(inner, outer, strict=True))
     return (top, left), (down, right)
 
 
