@@ -36,7 +36,7 @@ IMPORTS: dict[str, frozenset[str]] = {
 BUILTINS = words(
     """
     abs bool dict enumerate float int isinstance iter len list max min next object range reversed round sorted str
-    sum super tuple zip ValueError
+    sum super tuple type zip ValueError
     """
 )
 """Builtins that may be named."""
@@ -269,6 +269,8 @@ class _Checker:
     def check_Call(self, node: ast.Call) -> None:
         if not isinstance(node.func, ast.Name | ast.Attribute | ast.Subscript):
             self.refuse(node, f"a call of {type(node.func).__name__}")
+        if isinstance(node.func, ast.Name) and node.func.id == "type":
+            self.refuse(node, "a call of type, which only annotations name")
         for argument in node.keywords:
             if argument.arg is not None and (not _IDENTIFIER.match(argument.arg) or argument.arg.startswith("__")):
                 self.refuse(node, f"the keyword {argument.arg!r}")

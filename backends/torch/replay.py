@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from effspec.backends.torch import guard, shim
+from effspec.backends.torch import guard, laws, shim
 from effspec.backends.torch.shim import Module
 from effspec.backends.torch.tensors import Session, Tensor
 from effspec.backends.torch.values import Value, Values
@@ -22,7 +22,7 @@ from effspec.backends.torch.values import Value, Values
 from effspec.ir.graph import Graph, Node, Output, leaves
 from effspec.ir.verify import InternalError
 
-_BUILTINS = {name: getattr(builtins, name) for name in (*guard.BUILTINS, "__build_class__", "TypeError")}
+_BUILTINS = {name: getattr(builtins, name) for name in (*(guard.BUILTINS - {"type"}), "__build_class__")}
 _NAMES: dict[str, object] = {
     "__builtins__": _BUILTINS,
     "__name__": "emitted",
@@ -41,31 +41,42 @@ class ReplayMismatch(InternalError):
         self.place, self.found, self.expected = place, found, expected
 
 
-def replay(source: str, class_name: str, graph: Graph, arguments: Mapping[str, object] | None = None) -> None:
+def replay(
+    source: str,
+    class_name: str,
+    graph: Graph,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    initial: bool = True,
+) -> None:
     """Raise ReplayMismatch, with the first operator that differs, unless `class_name` of the text computes the graph.
 
     The class is constructed with `arguments` (by default none).  Its state dict must have the paths and shapes of all
     parameters and buffers, training's included.  `forward` is given the graph's inputs in their order; it returns the
-    outputs, and in training mode after them the training outputs, alone or in (nested) lists and tuples.  InternalError
-    if the text uses anything that is not on the lists of `guard`.
+    outputs, and in training mode after them the training outputs, alone or in (nested) lists and tuples.  With
+    `initial` every tensor has to start by the graph's law.  InternalError if the text uses anything that is not on the
+    lists of `guard`.
     """
     tree = guard.check_source(source)
     values = Session.values = Values()
     graphs = {training: written(graph, values, training) for training in (False, True)}
     try:
         model = construct(tree, class_name, arguments or {})
-        state = {path: parameter.value.shape for path, parameter in model.state()}
+        state = dict(model.state())
     except Exception as error:
         raise _failed(error, f"{class_name}()", "a module") from error
-    _compare_state(state, graph)
-    for training, expected in graphs.items():
+    _compare_state({path: parameter.value.shape for path, parameter in state.items()}, graph)
+    if initial:
+        for path, found, expected in laws.differences(state, graph):
+            raise ReplayMismatch(path, f"start it by {found}", expected)
+    for training, outputs in graphs.items():
         model.train(training)
         inputs = [Tensor(values.input(node.path, node.types[0].shape)) for node in graph.inputs]
         try:
             result = model(*inputs)
         except Exception as error:
             raise _failed(error, values.place or class_name, "a forward pass") from error
-        _compare(_flat(result), expected, training)
+        _compare(_flat(result), outputs, training)
 
 
 def construct(tree: ast.Module, class_name: str, arguments: Mapping[str, object]) -> Module:

@@ -270,16 +270,18 @@ class ModuleDict(_Container):
 
 
 def _tensor(*shape: int) -> Parameter:
-    return Parameter(Tensor(Session.values.constant(0.0, shape)))
+    tensor = Tensor(Session.values.constant(0.0, shape))
+    tensor.init = ("of the module", (), {})
+    return Parameter(tensor)
 
 
 def _vectors(module: Any, size: int | tuple[int, ...], affine: bool) -> None:
     shape = (size,) if isinstance(size, int) else size
     module.weight = Parameter(Tensor(Session.values.constant(1.0, shape))) if affine else None
-    module.bias = _tensor(*shape) if affine else None
+    module.bias = Parameter(Tensor(Session.values.constant(0.0, shape))) if affine else None
 
 
-class Conv2d(Module):
+class _Conv(Module):
     def __init__(
         self,
         in_channels: int,
@@ -302,6 +304,11 @@ class Conv2d(Module):
         self._weights(bias)
 
     def _weights(self, bias: bool) -> None:
+        raise NotImplementedError
+
+
+class Conv2d(_Conv):
+    def _weights(self, bias: bool) -> None:
         self.weight = _tensor(self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         self.bias = _tensor(self.out_channels) if bias else None
 
@@ -312,7 +319,7 @@ class Conv2d(Module):
         return self._conv_forward(x, self.weight, self.bias)
 
 
-class ConvTranspose2d(Conv2d):
+class ConvTranspose2d(_Conv):
     def __init__(
         self,
         in_channels: int,
@@ -350,8 +357,8 @@ class Linear(Module):
         return linear(x, self.weight, self.bias)
 
 
-class BatchNorm2d(Module):
-    ranks: tuple[int, ...] = (4,)
+class _BatchNorm(Module):
+    ranks: tuple[int, ...] = ()
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
         super().__init__()
@@ -371,8 +378,12 @@ class BatchNorm2d(Module):
         return Tensor(values.batch_norm(x.value, mean.value, variance.value, weight, bias, self.eps, self.momentum))
 
 
-class BatchNorm1d(BatchNorm2d):
+class BatchNorm1d(_BatchNorm):
     ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    ranks = (4,)
 
 
 class GroupNorm(Module):
@@ -439,7 +450,7 @@ _POOL = ("kernel_size", "stride", "padding")
 
 def _recorded(name: str) -> Callable[..., Tensor]:
     def init(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        tensor.init = (name, (*args, *sorted(kwargs.items())))
+        tensor.init = (name, args, kwargs)
         return tensor
 
     return init

@@ -22,6 +22,8 @@ class _Batch:
 
 BATCH = _Batch()
 Sizes: TypeAlias = tuple[Any, ...]
+Init: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""A function of `nn.init`, or a method that fills, with its arguments."""
 
 
 class _Session(local):
@@ -54,7 +56,7 @@ class Tensor:
 
     def __init__(self, value: Value) -> None:
         self.value = value
-        self.init: tuple[str, tuple[Any, ...]] | None = None
+        self.init: Init | None = None
 
     # Sizes.
 
@@ -351,11 +353,11 @@ class Tensor:
         return self
 
     def fill_(self, number: float) -> Tensor:
-        self.init = ("constant_", (number,))
+        self.init = ("fill_", (number,), {})
         return self
 
     def normal_(self, mean: float = 0.0, std: float = 1.0) -> Tensor:
-        self.init = ("normal_", (mean, std))
+        self.init = ("normal_", (mean, std), {})
         return self
 
 
@@ -387,7 +389,7 @@ class Parameter(Tensor):
     def __init__(self, data: Tensor) -> None:
         self.path = ""
         self.init = data.init
-        self.start: Value | None = data.value
+        self.start = data.value
         self.value = data.value
 
     def named(self, path: str) -> None:

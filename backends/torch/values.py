@@ -13,7 +13,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import prod
+from math import isinf, prod
 from typing import Any, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
@@ -94,6 +94,8 @@ class Values:
     def real(self, number: float | Fraction) -> float:
         """The number, or the one within 4e-16 of it that was met before."""
         value = float(number)
+        if isinf(value):
+            return value
         known = self._known.get(value)
         if known is None:
             known = value
