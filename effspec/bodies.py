@@ -160,6 +160,9 @@ class Walker:
             known = [*context.scope.visible(), *self.module.bound_at, *sorted(PREDECLARED), *flowing]
             word = _PYTHON_WORDS.get(name)
             help_text = f"in this language it is `{word}`" if word else suggest(name, known)
+            for other in context.scope.visible():
+                if help_text == f"did you mean `{other}`?" and (meant := context.scope.find(other)) is not None:
+                    meant.used = True  # one misspelling is one mistake
             self.problems.add("E0201", f"unknown name `{name}`", node.span, help=help_text)
 
     def _defined(self, definition: Definition) -> Signature | None:

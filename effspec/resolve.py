@@ -270,7 +270,7 @@ class _File:
                 return
             case nodes.Attribute(value=nodes.Name(id="folded"), name=word):
                 help = suggest(word.id, [*EXPECT_NUMBERS, "count"])
-                self.problems.add("E0901", f"`folded` has no `{word.id}`", word.span, help=help)
+                self.problems.add("E0902", f"`folded` has no `{word.id}`", word.span, help=help)
             case nodes.Call(function=nodes.Attribute(value=nodes.Name(id="folded"), name=word)) if word.id == "count":
                 self._count(node, walker)
             case nodes.Call(function=nodes.Name(id=name)) if name in EXPECT_CALLS:
@@ -283,7 +283,7 @@ class _File:
             case nodes.Name(id=name) if name not in self.module.bound_at and name not in PREDECLARED:
                 help = suggest(name, [*EXPECT_NUMBERS, *EXPECT_CALLS, "folded"])
                 known = f"an expectation reads {', '.join((*EXPECT_NUMBERS, 'count(...)', 'equals(...)', 'folded'))}"
-                self.problems.add("E0901", f"unknown name `{name}`", node.span, known, help=help)
+                self.problems.add("E0902", f"unknown name `{name}`", node.span, known, help=help)
             case _:
                 walker.expression(node, Context(Scope()))
 
@@ -296,7 +296,7 @@ class _File:
             self.problems.add("E0303", f"{name} takes one text", node.span, help=f"for example {example}")
         elif name == "count" and isinstance(text := texts[0], nodes.String) and text.value not in OPERATORS:
             help = suggest(text.value, sorted(OPERATORS))
-            self.problems.add("E0901", f"there is no operator `{text.value}` to count", text.span, help=help)
+            self.problems.add("E0902", f"there is no operator `{text.value}` to count", text.span, help=help)
 
     # The file as a whole
 
@@ -328,12 +328,17 @@ class _File:
             "E0206", message, span, help="a spec has no recursion: use `x N`, `for` or a fold in closed form"
         )
 
+    def _is_bound_by(self, name: nodes.Identifier) -> bool:
+        """Whether an import bound its name: it did not fail, and is not the second one of that name."""
+        found = name.id in self.module.definitions or name.id in self.module.namespaces
+        return found and self.module.bound_at[name.id] is name.span
+
     def _unused(self) -> None:
         """Imports that nothing names; in a file with a model, which is no library, also such definitions."""
         for item in self.module.file.items:
             if isinstance(item, nodes.Import):
                 for name in (*item.names, item.alias):
-                    if name is not None and name.id not in self.used and self.module.bound_at[name.id] is name.span:
+                    if name is not None and self._is_bound_by(name) and name.id not in self.used:
                         self.problems.add("E0202", f"the import `{name.id}` is never used", name.span, help="delete it")
         if not any(isinstance(item, nodes.Model) for item in self.module.file.items):
             return
