@@ -16,7 +16,7 @@ class Source:
     """A text that diagnostics can point into: a spec file or a command line."""
 
     name: str
-    text: str
+    text: str = field(repr=False)
 
     @cached_property
     def _starts(self) -> list[int]:

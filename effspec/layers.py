@@ -32,7 +32,7 @@ class Tensor:
     label: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bound:
     """An argument's value and where it comes from.
 
@@ -47,7 +47,7 @@ class Bound:
     how: str = "given"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layer:
     """What can be applied: an operator (`op`), a block or model (`definition`), or `each` of another layer (`inner`).
 
@@ -100,7 +100,7 @@ class Namespace:
         return f"the imported file {self.module.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Application:
     """One layer applied at one place.
 
@@ -118,7 +118,7 @@ class Application:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Instance:
     """One run of a body: a block, a model, or a group (`node` a nodes.Group, whose names are those of `parent`).
 

@@ -45,6 +45,7 @@ class Class:
     instances: list[Instance]
     out_channels: str | None
     methods: list[ast.stmt] = field(default_factory=list)
+    custom_init: bool = False
 
 
 class Planner(Protocol):
@@ -98,7 +99,10 @@ class Body:
         self.outputs: list[tuple[str, ast.expr, bool]] = []
         self.repeated: dict[int, Repeated] = {}
         self.training = False
-        self.depth = 0
+        self.variable_of_it = "x"
+        self.collecting: str | None = None
+        self.inherited: list[ast.expr] = []
+        self.shortcut_name = "inputs" if _SHORTCUT in scope.binders else _SHORTCUT
         scope.tracker = self._tracked_channels
         for label in self._labels():
             scope.taken.add(label)
@@ -170,6 +174,16 @@ class Body:
         assert isinstance(self.node, nodes.Block | nodes.Model | nodes.Group)
         self.run(self.node.body)
 
+    def translate_from(self, entry: Text, variable: str) -> None:
+        """Like `translate`, but `input` is a text of its own and `it` a variable of that name."""
+        self.is_list = False
+        self.current = self.entry = entry
+        self.variable_of_it = variable
+        assert isinstance(self.node, nodes.Block)
+        if self.node.on:
+            self.names[self.node.on[0].id] = entry
+        self.run(self.node.body)
+
     def _input_channels(self) -> ast.expr | None:
         if self.scope.is_model:
             value = self.instances[0].input
@@ -184,7 +198,7 @@ class Body:
         if text.tree is self.current.tree:
             self.current = text
             return
-        variable = "xs" if text.is_list else "x"
+        variable = "xs" if text.is_list else self.variable_of_it
         if self.is_list and text.is_list and isinstance(self.entry.tree, ast.Name) and not isinstance(self.node, nodes.Block):
             variable = "xs"
         if isinstance(text.tree, ast.Name) and text.tree.id == variable:
@@ -423,9 +437,12 @@ class Body:
                 statements = self.nested(lambda body=body: self.run(body))
             finally:
                 self._unrestrict(sub)
-            weighty = any(_has_parameters(statement) for statement in self.scope.init)
+            loose = [statement for statement in self.scope.init if not _has_parameters(statement)]
+            shared += loose
+            self.scope.init = [statement for statement in self.scope.init if statement not in loose]
+            weighty = bool(self.scope.init)
             if weighty or len(chain) > 1:
-                inits.append((stored if stored is not None else None, self.scope.init))
+                inits.append((tree if isinstance(stored, ast.Compare) else stored, self.scope.init))
             else:
                 shared += self.scope.init
                 inits.append((stored, []))
@@ -652,8 +669,8 @@ class Body:
         assert isinstance(statement.value, nodes.For)
         variable = self.variable(statement.targets[0].id)
         self.emit(build.assign(variable, ast.List([], ast.Load())))
-        outer = getattr(self, "collecting", None)
-        self.collecting: str | None = variable
+        outer = self.collecting
+        self.collecting = variable
         self._for(statement.value)
         self.collecting = outer
         self.names[statement.targets[0].id] = Text(name(variable), None, True)
@@ -723,7 +740,7 @@ class Body:
         return (
             self.scope.snapshot(), dict(self.names), list(self.statements), dict(self.attached), dict(self.containers),
             self.current, self.changed, list(self.outputs), self.shortcut, list(self.scope.loops), dict(self.repeated),
-            list(self.loop_modules), list(self.loop_used), getattr(self, "collecting", None),
+            list(self.loop_modules), list(self.loop_used), self.collecting,
         )
 
     def _restore(self, state: Any) -> None:
@@ -773,10 +790,17 @@ def _reversed(part: ast.Slice) -> bool:
     return isinstance(part.step, ast.UnaryOp)
 
 
+_LOOSE = {text.removeprefix("nn.") for text in operators.ACTIVATIONS.values()} | {"Dropout"}
+
+
 def _has_parameters(statement: ast.stmt) -> bool:
-    return not any(isinstance(n, ast.Attribute) and n.attr in ("Identity", "Dropout", "ReLU", "SiLU", "GELU") for n in ast.walk(statement)) and not any(
-        isinstance(n, ast.Name) and n.id in ("DropPath", "StochasticDepth") for n in ast.walk(statement)
-    )
+    """Whether an `__init__` statement makes more than a parameter-free module, which may stand outside of conditions."""
+    value = getattr(statement, "value", None)
+    if not isinstance(value, ast.Call):
+        return True
+    if isinstance(value.func, ast.Attribute):
+        return value.func.attr not in _LOOSE
+    return isinstance(value.func, ast.Name) and value.func.id not in ("DropPath", "StochasticDepth", "act", "gate")
 
 
 def _chain_of(parts: list[tuple[ast.expr | None, list[ast.stmt]]]) -> ast.stmt | None:

@@ -38,8 +38,16 @@ def constant(value: Any) -> ast.expr:
     return ast.Constant(value)
 
 
+class ModuleClass(str):
+    """A class of `torch.nn`, such as `nn.ReLU`, as the value of an argument."""
+
+    __slots__ = ()
+
+
 def literal(value: Any) -> ast.expr:
     """A compile-time value as Python writes it: pairs are tuples inside lists, fractions are floats."""
+    if isinstance(value, ModuleClass):
+        return parse(value)
     value = python(value)
     if isinstance(value, list):
         pairs = [tuple(v) if isinstance(v, list) and len(v) == 2 else v for v in value]

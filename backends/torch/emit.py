@@ -65,7 +65,8 @@ def _class(cls: Class) -> ast.ClassDef:
         arguments.append(ast.arg(argument.name, build.parse(argument.annotation)))
         if not argument.required:
             defaults.append(build.literal(argument.default))
-    init = _function("__init__", arguments, defaults, [ast.Expr(build.parse("super().__init__()")), *cls.init], "None")
+    start: list[ast.stmt] = [] if cls.custom_init else [ast.Expr(build.parse("super().__init__()"))]
+    init = _function("__init__", arguments, defaults, [*start, *cls.init], "None")
     inputs = [ast.arg("self"), *[ast.arg(word, build.parse(kind)) for word, kind in cls.forward_args]]
     body: list[ast.stmt] = [ast.Expr(ast.Constant(cls.doc))] if cls.doc else []
     body += [init, *cls.methods, _function("forward", inputs, [], cls.forward, cls.returns)]

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from effspec import values
 from effspec.backends.torch import build, operators
 from effspec.backends.torch.body import Body, Class, Repeated, Text, _force, _is_tensor, _Lazy, _store, dump
 from effspec.backends.torch.build import attribute, call, name, own
@@ -14,6 +13,7 @@ from effspec.backends.torch.scope import Argument, Column, Entry, Loop, Split, U
 from effspec.ir.graph import Attribute
 from effspec.layers import Application, Instance, Layer, Tensor, key
 from effspec.syntax import nodes
+from effspec.values import is_number
 
 _HINTS = {
     "out_channels": "out",
@@ -47,6 +47,8 @@ class Translation(Body):
             here = {e: a for e, a in here.items() if _kind(a) != "identity"}
         everywhere = {e: a for e, a in self.everywhere(site).items() if _kind(a) != "identity"}
         first = next(iter(here.values()))
+        if condition is None and self.inherited and self._is_module(site, here):
+            condition = self.inherited[-1]
         if all(a.layer.inner is not None for a in here.values()) or self._is_each(site, here):
             return self._each(site, source, here, everywhere)
         if isinstance(site, nodes.Line) and site.repeats is not None:
@@ -151,10 +153,12 @@ class Translation(Body):
             assert application.layer.op is not None
             if application.attributes and any(v not in (0, False, None) for v in application.attributes.values()):
                 raise Split({e[0]: _kind(a) for e, a in entries.items()})
-            column[entry] = ActivationClass(operators.ACTIVATIONS[application.layer.op.name])
-        word = next(iter(entries.values())).label[0]
-        tree = self.scope.express(word, column)
-        return call(tree)
+            column[entry] = build.ModuleClass(operators.ACTIVATIONS[application.layer.op.name])
+        layer = site.value if isinstance(site, nodes.Line) else site.layer if isinstance(site, nodes.Step) else None
+        while isinstance(layer, nodes.Call):
+            layer = layer.function
+        hint = layer if isinstance(layer, nodes.Name) else None
+        return call(self.scope.express(next(iter(entries.values())).label[0], column, hint))
 
     def _class_call(self, site: nodes.Node, source: Text, entries: dict[Entry, Application]) -> ast.Call:
         """`Block(in, out, kernel, name=...)` of the class that was planned for these instances."""
@@ -364,7 +368,7 @@ class Translation(Body):
             loop = symbolic[0]
             full = self._every_turn(site, loop, everywhere)
             if full:
-                variable = word if word not in self.names else word + "_"
+                variable = word if word not in self.names and word != self.collecting else "layer"
                 container: ast.expr = own(word)
                 if kind == "dict":
                     container = call(attribute(container, "values"))
@@ -757,7 +761,7 @@ class Translation(Body):
     def _forward_attribute(self, op: str, word: str, column: Column, here: dict[Entry, Application]) -> ast.expr:
         """An attribute of a functional operator: from the tensors at hand where the spec reads it off a tensor."""
         hint = self._hint(_HINTS.get(word, word), here)
-        if hint is not None and _reads_tensor(hint, self.scope.values):
+        if hint is not None and _reads_tensor(hint, self.scope):
             tree = self._runtime_number(hint)
             if tree is not None:
                 return tree
@@ -804,7 +808,7 @@ class Translation(Body):
         if isinstance(node, nodes.Call) and isinstance(node.function, nodes.Name) and node.function.id == "sqrt":
             inner = self._runtime_number(node.arguments[0].value)
             return None if inner is None else ast.BinOp(inner, ast.Pow(), ast.Constant(0.5))
-        if isinstance(node, nodes.Name) and node.id in self.scope.binders and _reads_tensor(node, self.scope.values):
+        if isinstance(node, nodes.Name) and node.id in self.scope.binders and _reads_tensor(node, self.scope):
             binders = self.scope.binders[node.id]
             if len(binders) == 1 and not isinstance(binders[0][1].value, nodes.For):
                 return self._runtime_number(binders[0][1].value)
@@ -848,7 +852,7 @@ class Translation(Body):
         if not self.changed:
             return self.entry
         if self.shortcut is None:
-            self.shortcut = "shortcut" if not self.entry.is_list else "inputs"
+            self.shortcut = self.shortcut_name if not self.entry.is_list else "inputs"
         return Text(name(self.shortcut), self.entry.channels, self.entry.is_list)
 
     def _value_pipe(self, node: nodes.Pipe) -> Text:
@@ -886,7 +890,7 @@ class Translation(Body):
 
     def _scalar(self, node: nodes.Expr) -> ast.expr:
         """A number in tensor arithmetic."""
-        if _reads_tensor(node, self.scope.values) and not self.scope.literal:
+        if _reads_tensor(node, self.scope) and not self.scope.literal:
             tree = self._runtime_number(node)
             if tree is not None:
                 return tree
@@ -913,12 +917,24 @@ class Translation(Body):
         sides = []
         for side in (node.chosen, node.otherwise):
             chosen = {e for e, v in column.items() if v == (side is node.chosen)}
+            taken = self._init_test(node.condition, column, side is not node.chosen)
             saved = self._narrow(chosen)
+            if taken is not None:
+                self.inherited.append(taken)
             try:
                 sides.append(self._either(side))
             finally:
                 self._unrestrict(saved)
+                if taken is not None:
+                    self.inherited.pop()
         return Text(ast.IfExp(test, sides[0], sides[1]), None, isinstance(next(iter(self.scope.column(node).values())), tuple))
+
+    def _init_test(self, condition: nodes.Expr, column: Column, negated: bool) -> ast.expr | None:
+        """The condition in `__init__`, under which a side's modules exist."""
+        if self._in_symbolic_loop():
+            return None
+        tree = self._init_condition(condition, column, "active")
+        return ast.UnaryOp(ast.Not(), tree) if negated else tree
 
     def _either(self, node: nodes.Expr) -> ast.expr:
         if isinstance(node, nodes.List) and not node.items:
@@ -1099,12 +1115,6 @@ class Translation(Body):
         return None
 
 
-class ActivationClass(str):
-    """`nn.ReLU` as a value of an argument."""
-
-    __slots__ = ()
-
-
 def class_call(cls: Class, given: Mapping[str, ast.expr]) -> ast.Call:
     """A call of a planned class: inputs, outputs and kernel by position, the rest by keyword."""
     positional: list[ast.expr] = []
@@ -1192,15 +1202,19 @@ def _nested(rows: dict[Any, Any]) -> tuple[ast.expr, str]:
     return call("nn.ModuleDict", table), "dict"
 
 
-def _reads_tensor(node: nodes.Node, found: Mapping[nodes.Node, Column]) -> bool:
+def _reads_tensor(node: nodes.Node, scope: Any) -> bool:
     """Whether an expression reads a shape off a tensor, directly or through a name."""
+    found: Mapping[nodes.Node, Column] = scope.values
     for part in nodes.descend(node):
+        if isinstance(part, nodes.Name) and part.id in scope.binders:
+            values = [bind.value for _, bind in scope.binders[part.id]]
+            sample = next(iter(found.get(part, {}).values()), None)
+            if values and values[0] is not node and is_number(sample) and _reads_tensor(values[0], scope):
+                return True
         if isinstance(part, nodes.Attribute):
             sample = next(iter(found.get(part.value, {}).values()), None)
             if isinstance(sample, Tensor):
                 return True
-    if isinstance(node, nodes.Name):
-        return False
     return False
 
 
@@ -1219,4 +1233,4 @@ def _size_of(node: nodes.List) -> nodes.Expr | None:
     return None
 
 
-__all__ = ["ActivationClass", "Translation", "_Lazy", "class_call", "values"]
+__all__ = ["Translation", "_Lazy", "class_call"]

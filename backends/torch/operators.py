@@ -93,7 +93,9 @@ def _conv(attributes: Attributes, channels: ast.expr, planner: Any, weight: Any,
         ]
     )
     if weight is not None:
-        function = name(planner.weight_class(weight, "same" in attributes))
+        function = name(weight.name)
+        taken = {argument.name for argument in weight.arguments}
+        keywords = {word: tree for word, tree in keywords.items() if word in taken}
     elif "same" in attributes:
         function = name(planner.need("SameConv2d"))
     elif "explicit" in attributes:

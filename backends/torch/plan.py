@@ -110,36 +110,39 @@ class Plan:
     def node_path(self, application: Application) -> str:
         return self.paths[application.nodes[-1]]
 
-    def weight_class(self, cls: Class, same: bool) -> str:
-        return cls.name
-
     # Planning
 
     def file(self) -> File:
-        order: list[Any] = []
         groups: dict[Any, list[Instance]] = {}
-        self._collect(self.elaborated.root, groups, order)
+        callees: dict[Any, dict[Any, None]] = {}
+        self._collect(self.elaborated.root, groups, callees)
         self._find_taps()
+        order: dict[Any, None] = {}
+
+        def visit(mark: Any) -> None:
+            for callee in callees[mark]:
+                if callee not in order:
+                    visit(callee)
+            order.setdefault(mark)
+
+        visit(self._mark(self.elaborated.root))
         for mark in order:
-            self._plan_group(groups[mark])
+            self._plan_instances(groups[mark], "", 0)
         return File(self.classes, self.helpers, self.stage)
 
     def _mark(self, instance: Instance) -> Any:
         return instance.node if not isinstance(instance.node, nodes.Model) else (instance.node, instance.variant)
 
-    def _collect(self, instance: Instance, groups: dict[Any, list[Instance]], order: list[Any]) -> None:
-        """Instances by definition, definitions in the order of use, callees before callers."""
+    def _collect(self, instance: Instance, groups: dict[Any, list[Instance]], callees: dict[Any, dict[Any, None]]) -> None:
+        """Instances by definition, and which definitions a definition uses, in the order of use."""
         mark = self._mark(instance)
         groups.setdefault(mark, []).append(instance)
-        alive = {id(a.child) for a in instance.applied.values() if a.child is not None and self.alive(a)}
+        used = callees.setdefault(mark, {})
+        dead = {id(a.child) for a in instance.applied.values() if a.child is not None and not self.alive(a)}
         for child in instance.children:
-            if id(child) in alive:
-                self._collect(child, groups, order)
-        if mark not in order:
-            order.append(mark)
-        else:
-            # A definition that comes again with deeper callees stays behind them.
-            pass
+            if id(child) not in dead:
+                used.setdefault(self._mark(child))
+                self._collect(child, groups, callees)
 
     def _find_taps(self) -> None:
         """For each model applied with `.taps`, the labels whose tensors other instances read."""
@@ -170,10 +173,6 @@ class Plan:
                 value = reader.values[node, _]
                 read.add(id(value))
         return [(word, value) for word, value in flat if id(value) in read]
-
-    def _plan_group(self, instances: list[Instance]) -> None:
-        unplanned = [instance for instance in instances if instance not in self.by_instance]
-        self._plan_instances(unplanned, "", 0)
 
     def _plan_instances(self, instances: list[Instance], suffix: str, depth: int) -> None:
         """One class for these instances, or several where they cannot share one."""

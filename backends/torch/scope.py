@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from effspec.backends.torch import build
+from effspec.backends.torch.operators import ACTIVATIONS
 from effspec.layers import Bound, Instance, Iteration, Layer, Tensor, key
 from effspec.syntax import nodes
 
@@ -77,6 +78,10 @@ def annotation_of(values: Iterable[Any]) -> str:
     """The type of an argument with these values."""
     kinds: list[str] = []
     for value in values:
+        if isinstance(value, build.ModuleClass):
+            if "Callable[[], nn.Module]" not in kinds:
+                kinds.append("Callable[[], nn.Module]")
+            continue
         value = build.python(value)
         if isinstance(value, list):
             inner = (
@@ -246,7 +251,7 @@ class Scope:
     def demand(self, name: str) -> ast.expr:
         """A parameter of the definition as an argument."""
         if name not in self.arguments:
-            column = {i: i.arguments[name].value for i in self.instances if name in i.arguments}
+            column = {i: _argument(i.arguments[name].value) for i in self.instances if name in i.arguments}
             default: Any = _MISSING
             parameter = self.parameters[name]
             if isinstance(parameter.default, nodes.Number | nodes.String | nodes.Boolean) and not self.is_model:
@@ -359,7 +364,17 @@ class Scope:
                 return tree
         if alike and self.is_model:
             return build.literal(value)
-        return self.promote(self.python_name(word), column)
+        if isinstance(hint, nodes.Name) and hint.id in self.binders:
+            word = hint.id
+        name = self.python_name(word)
+        name = "mid_channels" if name in ("in_channels", "out_channels") else name
+        for argument in self.arguments.values():
+            # What is promoted twice under one name and is equal everywhere is one argument.
+            if argument.key.startswith("=") and argument.name.rstrip("_") == name:
+                tree = build.name(argument.name)
+                if self.holds(tree, column):
+                    return tree
+        return self.promote(name, column)
 
     def _runtime(self, tree: ast.expr | None) -> bool:
         return tree is not None and bool(build.free_names(tree) & {self.python_name(n) for n in self.runtime})
@@ -479,6 +494,7 @@ class Scope:
             return build.literal(value)
         raise Untranslatable(node.span.text)
 
+    weight_shape: Mapping[int, ast.expr] | None = None
     tracker: Callable[[nodes.Expr], ast.expr | None] | None = None
 
     def _binary(self, node: nodes.Binary) -> ast.expr:
@@ -590,6 +606,8 @@ class Scope:
     def _index(self, node: nodes.Index) -> ast.expr:
         if isinstance(node.index, nodes.Range):
             raise Untranslatable(node.span.text)
+        if self.weight_shape is not None and node.span.text == "input.shape[0]":
+            return self.weight_shape[0]
         return ast.Subscript(self.translate(node.value), self.translate(node.index), ast.Load())
 
     def _constant(self, node: Any) -> ast.expr:
@@ -612,6 +630,15 @@ class Scope:
             self.stored[name] = tree
             self.init.append(build.assign("self." + name, tree))
         return build.own(name)
+
+
+def _argument(value: Any) -> Any:
+    """A parameter's value as an argument: a parameter-free activation is its class, other layers are none."""
+    if not isinstance(value, Layer):
+        return value
+    if value.op is None or value.bound or value.op.name not in ACTIVATIONS:
+        raise Untranslatable("a layer is not an argument")
+    return build.ModuleClass(ACTIVATIONS[value.op.name])
 
 
 def _channels(value: Any) -> Any:
