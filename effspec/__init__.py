@@ -1,5 +1,7 @@
 """effspec: neural-network architectures as text, compiled to PyTorch source, ONNX and more.
 
+In a program:
+
     import effspec
     net = effspec.compile("specs/b0.eff", phi=2)
     net.params, net.macs, net.input_shape
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING  # noqa: E402
 if _TYPE_CHECKING:
     from effspec.diagnostics import EffspecError as EffspecError
     from effspec.pipeline import Compiled as Compiled
-    from effspec.pipeline import compile as compile
+    from effspec.pipeline import compile as compile  # noqa: A004 (the package's verb)
 
 __version__ = "0.1.0"
 __all__ = ["Compiled", "EffspecError", "__version__", "compile"]

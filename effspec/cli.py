@@ -76,9 +76,7 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
 
 
-def _compiled(
-    spec: str, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None
-) -> Compiled:
+def _compiled(spec: str, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None) -> Compiled:
     from effspec.pipeline import Compiled
     from effspec.request import from_words
     from effspec.resolve import load
@@ -198,8 +196,10 @@ def _to_stdout(compiled: Compiled, backend: Any, weights: str | None, seed: int,
 
     stream = sys.stdout.buffer
     if backend.binary and stream.isatty():
-        raise fail("E0717", "a binary file would garble the terminal", help="choose a file with -o, or redirect the output")
-    files = compiled.files(backend, weights, seed=seed, **options)
+        raise fail(
+            "E0717", "a binary file would garble the terminal", help="choose a file with -o, or redirect the output"
+        )
+    files = compiled.files(backend, weights, seed=seed, options=options)
     if len(files) > 1:
         raise fail("E0706", f"this model takes {len(files)} files", help="choose a file's name with -o")
     for chunk in files[0].chunks():
@@ -392,7 +392,7 @@ def schema(name: str | None) -> None:
         raise click.UsageError(f"no document is called {name!r}: there are {', '.join(DOCUMENTS)}")
     import json
 
-    data(json.dumps(DOCUMENTS[name].model_json_schema(by_alias=True), indent=2))
+    data(json.dumps(DOCUMENTS[name].model_json_schema(mode="serialization"), indent=2))
 
 
 @cli.command()

@@ -87,7 +87,7 @@ class _Measured:
         notes = [f"{name} is {number:,}" for name, number in self.read.items()]
         if value is not False:
             what, notes = "an expectation is a comparison", [f"it is {show(value)}"]
-            return Diagnostic("E0902", what, Label(check.span), tuple(notes), 'for example "params == 1_000"')
+            return Diagnostic("E0902", what, Label(check.span), notes=tuple(notes), help="for example: params == 1_000")
         message = f"variant {self.compiled.variant} does not meet its expectation"
         return Diagnostic("E0901", message, Label(check.span, "; ".join(notes)), help="one of the two is wrong")
 
@@ -99,7 +99,9 @@ class _Measured:
                 self.read[node.span.text] = number
                 return nodes.Number(node.span, number)
         if isinstance(node, nodes.Compare | nodes.Logic | nodes.Binary | nodes.Unary):
-            fields = {name: self._measured(value) for name, value in vars(node).items() if isinstance(value, nodes.Node)}
+            fields = {
+                name: self._measured(value) for name, value in vars(node).items() if isinstance(value, nodes.Node)
+            }
             return replace(node, **fields)
         return node
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
 from effspec.diagnostics import EffspecError, fail
 
@@ -30,6 +30,7 @@ _OURS = b"effspec"
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 MAX_NAME = 200
+MAX_TEXT = 1 << 26
 
 
 def word(value: object) -> str:
@@ -72,26 +73,24 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data.replace(b"\r\n", b"\n").removeprefix(b"\xef\xbb\xbf")).hexdigest()[:16]
 
 
-def check(path: str, *, force: bool = False, inputs: Iterable[str] = ()) -> None:
-    """Raise E0711 to E0716 where `path` cannot or must not be written; `inputs` are files that were read."""
-    name = os.path.basename(path)
-    if not name or name in (".", ".."):
+def check(path: Path, *, inputs: Iterable[str] = ()) -> None:
+    """Raise E0712 to E0716 where `path` cannot or must not be written; `inputs` are files that were read."""
+    name = path.name
+    if not name or name == "..":
         raise fail("E0713", f"`{path}` names no file", help="give a file's name: -o model.onnx")
     if _RESERVED.fullmatch(name) or _FORBIDDEN.search(name) or name[-1] in ". " or len(name.encode()) > MAX_NAME:
         help = f"letters, digits, dots, dashes and underscores, at most {MAX_NAME} bytes, no device's name (con, nul)"
         raise fail("E0715", f"`{name[:80]}` is no file name that every system allows", help=help)
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise fail("E0713", f"there is no folder {folder}", help="create it, or choose another place with -o")
+    if not path.parent.is_dir():
+        raise fail("E0713", f"there is no folder {path.parent}", help="create it, or choose another place with -o")
     try:
-        status = os.lstat(path)
+        status = path.lstat()
     except FileNotFoundError:
         return
     except OSError as error:
         raise _unwritable(path, error) from None
-    for other in inputs:
-        if os.path.exists(other) and os.path.samefile(path, other):
-            raise fail("E0714", f"{path} is an input of this command", help="choose another name with -o")
+    if any(Path(other).exists() and path.exists() and path.samefile(other) for other in inputs):
+        raise fail("E0714", f"{path} is an input of this command", help="choose another name with -o")
     if stat.S_ISLNK(status.st_mode):
         raise fail("E0712", f"{path} is a symbolic link, which is not followed", help="name the file that it leads to")
     if not stat.S_ISREG(status.st_mode):
@@ -99,22 +98,17 @@ def check(path: str, *, force: bool = False, inputs: Iterable[str] = ()) -> None
         raise fail("E0713", f"{path} is {kind}", help="choose a file's name with -o; `-o -` writes to standard output")
 
 
-def protect(path: str, chunks: Iterable[bytes | memoryview]) -> bool:
-    """Whether `path` holds `chunks` already; raises E0711 where it holds what somebody edited or somebody else wrote."""
+def protect(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
+    """Whether `path` holds `chunks` already; raises E0711 if somebody edited it, or somebody else wrote it."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            position = 0
-            for chunk in chunks:
-                if file.read(len(chunk)) != chunk:
-                    break
-                position += len(chunk)
-            else:
-                if position == size:
-                    return True
+            if _equal(file, size, chunks):
+                return True
             file.seek(0)
             head = file.read(4096)
-            ours = _OURS in head[:64] and b"\0" in head or (size < 1 << 26 and is_sealed(head + file.read()))
+            named = _OURS in head[:64] and b"\0" in head
+            ours = named or (size < MAX_TEXT and is_sealed(head + file.read()))
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -126,50 +120,49 @@ def protect(path: str, chunks: Iterable[bytes | memoryview]) -> bool:
     return False
 
 
-def write(folder: str, files: Sequence[File], *, force: bool = False) -> None:
+def _equal(file: BinaryIO, size: int, chunks: Iterable[bytes | memoryview]) -> bool:
+    position = 0
+    for chunk in chunks:
+        if file.read(len(chunk)) != chunk:
+            return False
+        position += len(chunk)
+    return position == size
+
+
+def write(folder: Path, files: Sequence[File], *, force: bool = False) -> None:
     """Write files into a folder: all are complete beside their places before the first is renamed.
 
     The first file is renamed last: it is the one that names the others.  Raises E0711 to E0716.
     """
-    paths = [os.path.join(folder, file.name) for file in files]
-    for path in paths[1:]:
-        check(path, force=force)
-    if not force and all([protect(path, file.chunks()) for path, file in zip(paths, files, strict=True)]):
-        return
+    places = [(folder / file.name, file) for file in files]
+    for path, _ in places:
+        check(path)
+    if not force:
+        unchanged = [protect(path, file.chunks()) for path, file in places]
+        if all(unchanged):
+            return
     with ExitStack() as stack:
-        staged = [(stack.enter_context(_Staged(path, file.chunks())), path) for path, file in zip(paths, files, strict=True)]
-        for temporary, path in reversed(staged):
-            temporary.place(path)
+        staged = [stack.enter_context(_Staged(path, file.chunks())) for path, file in places]
+        for temporary in reversed(staged):
+            temporary.place()
 
 
-def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write one file: either the old one or the complete new one is there, whatever happens.  Raises E0716."""
-    with _Staged(os.fspath(path), chunks) as temporary:
-        temporary.place(os.fspath(path))
+    with _Staged(path, chunks) as temporary:
+        temporary.place()
 
 
 class _Staged:
     """A complete file under a temporary name in the folder of its place; it vanishes unless it is placed."""
 
-    def __init__(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
-        self.path, self.chunks, self.name = path, chunks, ""
+    def __init__(self, path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+        self.path, self.chunks = path, chunks
+        self.temporary: Path | None = None
 
     def __enter__(self) -> _Staged:
-        folder, name = os.path.split(self.path)
         try:
-            with tempfile.NamedTemporaryFile(
-                "wb", prefix=f".{name[:100]}.", suffix=".effspec-tmp", dir=folder or ".", delete=False
-            ) as handle:
-                self.name = handle.name
-                for chunk in self.chunks:
-                    handle.write(chunk)
-                handle.flush()
-                os.fsync(handle.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            # A temporary file is private; the result is as open as the one it replaces, or as any new file.
-            mode = stat.S_IMODE(os.stat(self.path).st_mode) if os.path.exists(self.path) else 0o666 & ~mask
-            os.chmod(self.name, mode)
+            self._write()
         except OSError as error:
             self.__exit__()
             raise _unwritable(self.path, error) from None
@@ -178,24 +171,41 @@ class _Staged:
             raise
         return self
 
-    def place(self, path: str) -> None:
+    def _write(self) -> None:
+        with tempfile.NamedTemporaryFile(
+            "wb", prefix=f".{self.path.name[:100]}.", suffix=".effspec-tmp", dir=self.path.parent, delete=False
+        ) as handle:
+            self.temporary = Path(handle.name)
+            for chunk in self.chunks:
+                handle.write(chunk)
+            handle.flush()
+            os.fsync(handle.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        # A temporary file is private; the result is as open as the one it replaces, or as any new file.
+        mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o666 & ~mask
+        self.temporary.chmod(mode)
+
+    def place(self) -> None:
+        """Rename the file to its place, for good."""
+        assert self.temporary is not None
         try:
-            os.replace(self.name, path)
-            self.name = ""
+            self.temporary.replace(self.path)
+            self.temporary = None
             if os.name == "posix":
-                folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+                folder = os.open(self.path.parent, os.O_RDONLY)
                 try:
                     os.fsync(folder)
                 finally:
                     os.close(folder)
         except OSError as error:
-            raise _unwritable(path, error) from None
+            raise _unwritable(self.path, error) from None
 
-    def __exit__(self, *_: Any) -> None:
-        if self.name:
-            Path(self.name).unlink(missing_ok=True)
-            self.name = ""
+    def __exit__(self, *_: object) -> None:
+        if self.temporary is not None:
+            self.temporary.unlink(missing_ok=True)
+            self.temporary = None
 
 
-def _unwritable(path: str, error: OSError) -> EffspecError:
+def _unwritable(path: Path, error: OSError) -> EffspecError:
     return fail("E0716", f"cannot write {path}: {(error.strerror or str(error)).lower()}")

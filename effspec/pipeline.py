@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effspec import request
@@ -16,7 +17,7 @@ from effspec.ir.verify import verify
 from effspec.resolve import Module, load
 
 if TYPE_CHECKING:
-    import torch
+    import torch  # noqa: TID251 (a type)
 
     from effspec.backend import Backend, Choice, File, Unit, Weights
     from effspec.cost import Cost
@@ -141,7 +142,7 @@ class Compiled:
         hashes = self.hashes | {
             "artefact": artefact(self.graph, target=target, options=options, metadata=self.metadata)
         }
-        spec = os.path.basename(self.module.name)
+        spec = Path(self.module.name).name
         return Unit(
             self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, hashes, self.metadata,
             self.elaborated,
@@ -166,14 +167,14 @@ class Compiled:
         *,
         seed: int = 0,
         filename: str | None = None,
-        **options: Choice,
+        options: Mapping[str, Choice] | None = None,
     ) -> tuple[File, ...]:
         """The files of a target, to be written; the first is called `filename`."""
         from effspec import backend as backends
         from effspec import output
 
         backend = backends.find(target) if isinstance(target, str) else target
-        chosen = backends.choose(backend, options)
+        chosen = backends.choose(backend, options or {})
         unit = self.unit(backend.name, chosen)
         problems = backend.check(unit, chosen)
         if problems:
@@ -199,7 +200,7 @@ class Compiled:
         from effspec import backend as backends
 
         backend = backends.find(target)
-        files = self.files(backend, weights, seed=seed, **options)
+        files = self.files(backend, weights, seed=seed, options=options)
         if len(files) > 1:
             names = " and ".join(file.name for file in files)
             raise fail("E0706", f"this model takes {len(files)} files: {names}", help="use `write(target, path)`")
@@ -221,11 +222,11 @@ class Compiled:
         from effspec import output
 
         backend = backends.find(target) if isinstance(target, str) else target
-        place = os.fspath(path) if path is not None else self.stem + backend.suffix
-        output.check(place, force=force, inputs=self.inputs(weights))
-        files = self.files(backend, weights, seed=seed, filename=os.path.basename(place), **options)
-        output.write(os.path.dirname(place), files, force=force)
-        return place
+        place = Path(path) if path is not None else Path(self.stem + backend.suffix)
+        output.check(place, inputs=self.inputs(weights))
+        files = self.files(backend, weights, seed=seed, filename=place.name, options=options)
+        output.write(place.parent, files, force=force)
+        return str(place)
 
     def inputs(self, weights: object = None) -> list[str]:
         """The files that this compilation reads, which are never written to."""
@@ -233,16 +234,14 @@ class Compiled:
 
     @property
     def stem(self) -> str:
-        """The default name of a file without its ending: `efficientnet_b2`, `efficientnet_phi2`; a Python identifier."""
+        """The default name of a file without its ending, an identifier: `efficientnet_b2`, `efficientnet_phi2`."""
         from effspec.output import word
 
         given = [setting.name + word(self.parameters[setting.name]) for setting in self.request.settings]
         name = "_".join([self.name.lower(), *filter(None, [self.variant]), *given])
         return name if len(name) <= 60 else f"{name[:48].rstrip('_')}_{self.hash[:8]}"
 
-    def to_torch(
-        self, weights: str | os.PathLike[str] | Weights | None = None, *, seed: int = 0
-    ) -> torch.nn.Module:
+    def to_torch(self, weights: str | os.PathLike[str] | Weights | None = None, *, seed: int = 0) -> torch.nn.Module:
         """The emitted model, live: with a checkpoint's weights, or its own seeded initial values."""
         from effspec.runtime.module import module
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from effspec.pipeline import Compiled
 
 WIDTH = 80
+_PREFIXES = "kMGTPE"
 
 
 def shape(sizes: tuple[int, ...]) -> str:
@@ -25,14 +26,13 @@ def quantity(number: int, unit: str = "") -> str:
     """Three digits and a prefix: `14.6 M`, `993 k`, `0`."""
     if number < 1000:
         return f"{number} {unit}".rstrip()
-    value, prefix = float(number), ""
-    for prefix in "kMGTPE":
-        value /= 1000
-        # 999.7 would print as 1000.
-        if value < 999.5:
-            break
+    power = 1
+    # 999.7 would print as 1000.
+    while number >= 999.5 * 1000**power and power < len(_PREFIXES):
+        power += 1
+    value = number / 1000**power
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits}f} {prefix}{unit}"
+    return f"{value:.{digits}f} {_PREFIXES[power - 1]}{unit}"
 
 
 def headline(compiled: Compiled) -> str:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import isfinite
 from typing import Any
 
-from effspec.diagnostics import EffspecError, Source, Span, fail
+from effspec.diagnostics import Diagnostic, EffspecError, Source, Span, fail
 from effspec.elaborate import Request, Setting
 from effspec.syntax.parser import parse_expression
 
@@ -72,7 +72,9 @@ def _value(name: str, value: object, span: Span) -> Any:
         case list() | tuple():
             return tuple(_value(name, element, span) for element in value)
     shown = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
-    raise fail("E0606", f"{name} cannot be {shown}", span, help="a value is a number, a bool, a text or a list of these")
+    raise fail(
+        "E0606", f"{name} cannot be {shown}", span, help="a value is a number, a bool, a text or a list of these"
+    )
 
 
 def _reduced(value: Fraction) -> int | Fraction:
@@ -88,7 +90,8 @@ def from_words(
     finds in a value.
     """
     source, places = _command_line(words)
-    problems, made = [], []
+    problems: list[Diagnostic] = []
+    made = []
     taken: set[tuple[int, int]] = set()
     options = [*([("--phi", phi)] if phi is not None else []), *(("--set", text) for text in settings)]
     for option, text in options:
@@ -110,7 +113,9 @@ def _split(text: str, span: Span) -> tuple[str, int]:
     """The name in `NAME=VALUE`, and how many characters stand before the value."""
     name, equals, _ = text.partition("=")
     if not equals or not name.strip().isidentifier():
-        raise fail("E0605", f"`{text}` sets nothing", span, help="write `--set NAME=VALUE`, for example `--set classes=10`")
+        raise fail(
+            "E0605", f"`{text}` sets nothing", span, help="write `--set NAME=VALUE`, for example `--set classes=10`"
+        )
     return name.strip(), len(name) + 1
 
 

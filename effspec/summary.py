@@ -94,7 +94,7 @@ class Stage(_Part):
 class CompileDocument(_Part):
     """`effspec compile --json`."""
 
-    schema_: Literal["effspec.compile/1"] = Field("effspec.compile/1", alias="schema")
+    schema_: Literal["effspec.compile/1"] = Field(default="effspec.compile/1", serialization_alias="schema")
     target: str
     path: str
     point: Point
@@ -104,7 +104,7 @@ class CompileDocument(_Part):
 class ShowDocument(_Part):
     """`effspec show --json`."""
 
-    schema_: Literal["effspec.show/1"] = Field("effspec.show/1", alias="schema")
+    schema_: Literal["effspec.show/1"] = Field(default="effspec.show/1", serialization_alias="schema")
     point: Point
     stages: list[Stage]
 
@@ -122,14 +122,14 @@ class Checked(_Part):
 class CheckDocument(_Part):
     """`effspec check --json`."""
 
-    schema_: Literal["effspec.check/1"] = Field("effspec.check/1", alias="schema")
+    schema_: Literal["effspec.check/1"] = Field(default="effspec.check/1", serialization_alias="schema")
     specs: list[Checked]
 
 
 class DiagnosticsDocument(_Part):
     """What a command with `--json` prints when it fails."""
 
-    schema_: Literal["effspec.diagnostics/1"] = Field("effspec.diagnostics/1", alias="schema")
+    schema_: Literal["effspec.diagnostics/1"] = Field(default="effspec.diagnostics/1", serialization_alias="schema")
     diagnostics: list[Problem]
 
 
@@ -144,7 +144,7 @@ class Listed(_Part):
 class ListDocument(_Part):
     """`effspec list --json`."""
 
-    schema_: Literal["effspec.list/1"] = Field("effspec.list/1", alias="schema")
+    schema_: Literal["effspec.list/1"] = Field(default="effspec.list/1", serialization_alias="schema")
     specs: list[Listed]
 
 
@@ -169,14 +169,14 @@ class Target(_Part):
 class TargetsDocument(_Part):
     """`effspec targets --json`."""
 
-    schema_: Literal["effspec.targets/1"] = Field("effspec.targets/1", alias="schema")
+    schema_: Literal["effspec.targets/1"] = Field(default="effspec.targets/1", serialization_alias="schema")
     targets: list[Target]
 
 
 class ExplainDocument(_Part):
     """`effspec explain --json`."""
 
-    schema_: Literal["effspec.explain/1"] = Field("effspec.explain/1", alias="schema")
+    schema_: Literal["effspec.explain/1"] = Field(default="effspec.explain/1", serialization_alias="schema")
     code: str
     title: str
     why: str
@@ -199,11 +199,10 @@ def compiled(made: Compiled, target: str, path: str) -> CompileDocument:
     from effspec.nearest import nearest
 
     near = nearest(made.module, made.name, made.request, made.elaborated.parameters)
-    found = near and NearestPoint(
-        variant=near.variant,
-        point={name: float(value) for name, value in near.point.items()},
-        published=list(near.published),
-    )
+    if near is None:
+        return CompileDocument(target=target, path=path, point=_point(made), nearest=None)
+    point = {name: float(value) for name, value in near.point.items()}
+    found = NearestPoint(variant=near.variant, point=point, published=list(near.published))
     return CompileDocument(target=target, path=path, point=_point(made), nearest=found)
 
 
@@ -249,9 +248,7 @@ def failed(diagnostics: Sequence[problems.Diagnostic]) -> DiagnosticsDocument:
 
 def listed(modules: Sequence[Module]) -> ListDocument:
     return ListDocument(
-        specs=[
-            Listed(spec=module.name, models=models_of(module), variants=list(module.variants)) for module in modules
-        ]
+        specs=[Listed(spec=module.name, models=models_of(module), variants=list(module.variants)) for module in modules]
     )
 
 

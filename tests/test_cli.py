@@ -28,6 +28,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def listed() -> list[str]:
+    return sorted(path.name for path in Path().iterdir())
+
+
 class Run:
     """A command that ran in this process."""
 
@@ -75,7 +79,7 @@ def test_first_command(effspec_: Any) -> None:
 )
 def test_default_names(effspec_: Any, words: tuple[str, ...], name: str) -> None:
     assert effspec_("compile", "b0", "--target", "ir", *words).status == 0
-    assert os.listdir() == [name]
+    assert listed() == [name]
 
 
 def test_standard_output_is_data_alone(effspec_: Any) -> None:
@@ -83,7 +87,7 @@ def test_standard_output_is_data_alone(effspec_: Any) -> None:
     assert done.status == 0 and done.err == ""
     compile(done.out, "emitted", "exec")
     assert output.is_sealed(done.out.encode())
-    assert os.listdir() == []
+    assert listed() == []
 
 
 def test_onnx_to_standard_output(here: Path) -> None:
@@ -125,7 +129,7 @@ def test_json_of_a_compilation(effspec_: Any) -> None:
 
 def test_phi_beside_a_variant(effspec_: Any) -> None:
     done = effspec_("compile", B0, "--variant", "b2", "--phi", "3", "--target", "torch")
-    assert done.status == 1 and done.out == "" and os.listdir() == []
+    assert done.status == 1 and done.out == "" and listed() == []
     lines = done.err.splitlines()
     assert lines[0] == "error[E0612]: phi has no effect"
     assert lines[1].strip().startswith("--> command line:1:")
@@ -151,7 +155,7 @@ def test_settings_that_are_wrong(effspec_: Any, words: tuple[str, ...], code: st
     lines = done.err.splitlines()
     carets = lines[4].index("^"), lines[4].rindex("^") + 1
     assert lines[3][slice(*carets)] == under
-    assert os.listdir() == []
+    assert listed() == []
 
 
 @pytest.mark.parametrize("words", [("--variant", "b9"), ("--model", "ResNet")])
@@ -211,7 +215,7 @@ def test_a_fault_of_effspec(effspec_: Any, monkeypatch: pytest.MonkeyPatch, here
     monkeypatch.setattr("tempfile.tempdir", None)
     done = effspec_("compile", "b0")
     assert done.status == 70 and "Traceback" not in done.err and "ZeroDivisionError" in done.err
-    [report] = [name for name in os.listdir() if name.startswith("effspec-report-")]
+    [report] = [name for name in listed() if name.startswith("effspec-report-")]
     assert report in done.err and "secret" in Path(report).read_text()
     monkeypatch.setenv("EFFSPEC_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
@@ -255,7 +259,7 @@ def test_what_others_wrote_is_kept(effspec_: Any, target: str) -> None:
     assert Path("mine").read_text() == "print('mine')\n"
     assert effspec_(*words, "--force").status == 0
     assert effspec_(*words).status == 0, "now it is ours"
-    assert os.listdir() == ["mine"]
+    assert listed() == ["mine"]
 
 
 def test_line_ends_are_no_edit(effspec_: Any) -> None:
@@ -301,7 +305,7 @@ def test_no_half_file(effspec_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full)
     done = effspec_("compile", "b0", "--phi", "-1", "-o", "a.py")
     assert done.status == 1 and "no space left on device" in done.err
-    assert Path("a.py").read_bytes() == before and os.listdir() == ["a.py"]
+    assert Path("a.py").read_bytes() == before and listed() == ["a.py"]
 
 
 def test_two_writers_of_one_path(here: Path) -> None:
@@ -309,7 +313,7 @@ def test_two_writers_of_one_path(here: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = [subprocess.Popen([*words, phi], env=environment, stderr=subprocess.DEVNULL) for phi in ("-1", "-2")]
     assert [process.wait() for process in running] == [0, 0]
-    assert output.is_sealed(Path("a.py").read_bytes()) and os.listdir() == ["a.py"]
+    assert output.is_sealed(Path("a.py").read_bytes()) and listed() == ["a.py"]
 
 
 # Other commands -------------------------------------------------------------------------------------------------------
@@ -409,7 +413,9 @@ def test_completion_answers(here: Path) -> None:
             "COMP_CWORD": str(len(words)),
         }
         script = "import sys; from effspec.cli import main; sys.exit(main())"
-        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        )
         return {line.split(",", 1)[1] for line in done.stdout.splitlines()}
 
     assert "compile" in answers("comp")

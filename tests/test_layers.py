@@ -1,4 +1,4 @@
-"""Imports follow the build order: a file imports only what stands above it, and each outside package lives in one place."""
+"""Imports follow the build order, and each outside package lives in one place."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ LAYERS = (
     "effspec.cost",
     "effspec.stages",
     "effspec.nearest",
+    "effspec.output",
     "effspec.weights",
     "effspec.weights.*",
-    "effspec.output",
     "effspec.backend",
     "effspec.backends.*",
     "effspec.runtime",

@@ -136,7 +136,9 @@ def test_importing_effspec_costs_next_to_nothing(tmp_path: Path) -> None:
 def test_commands_import_only_what_they_need(words: list[str], forbidden: set[str], tmp_path: Path) -> None:
     script = f"import sys; from effspec.cli import main; main({words}); print(*sys.modules, file=sys.stderr)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
     loaded = done.stderr.decode().split()
     assert not forbidden & {name.split(".")[0] for name in loaded}
 
@@ -161,5 +163,3 @@ def test_dependencies_are_declared() -> None:
         project = tomllib.load(file)["project"]
     names = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
     assert names == {"click", "jinja2", "lark", "networkx", "numpy", "onnx", "pydantic"}
-
-

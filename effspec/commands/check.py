@@ -30,7 +30,10 @@ class Result:
         if self.diagnostics:
             count = len(self.diagnostics)
             return f"{self.spec}: {count} error{'s' * (count != 1)}"
-        parts = [_counted(self.points, "point compiles", "points compile"), _counted(self.held, "check holds", "checks hold")]
+        parts = [
+            _counted(self.points, "point compiles", "points compile"),
+            _counted(self.held, "check holds", "checks hold"),
+        ]
         if self.skipped:
             parts.append(_counted(len(self.skipped), "comparison", "comparisons") + " with a peer not run (--peers)")
         return f"{self.spec}: {', '.join(parts)}"
@@ -74,7 +77,9 @@ def check_spec(spec: str, *, peers: bool = False) -> Result:
 
 def requests(module: Module) -> list[Request]:
     """Every variant, and every model that no variant leads to and that needs no arguments."""
-    models = [name for name, found in module.definitions.items() if isinstance(found.node, nodes.Model) and module.own(name)]
+    models = [
+        name for name, found in module.definitions.items() if isinstance(found.node, nodes.Model) and module.own(name)
+    ]
     reached = {variant.call.function.span.text for variant in module.variants.values()}
     bare = [name for name in models if name not in reached and _complete(module, name)]
     return [*(Request(model=name) for name in bare), *(Request(variant=name) for name in module.variants)]

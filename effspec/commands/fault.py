@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from effspec import __version__
 
 
-
 def report(error: Exception, words: Sequence[str]) -> Iterator[str]:
     """The lines to print; the traceback goes into a file of the folder for temporary files, where there is one."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    yield f"effspec failed: {type(error).__name__} in {place.name} (line {place.lineno}). This is a fault of effspec, not of the spec."
+    yield f"effspec failed: {type(error).__name__} in {place.name} (line {place.lineno})."
+    yield "This is a fault of effspec, not of the spec."
     text = "\n".join([f"effspec {' '.join(words)}", *_versions(), "", *traceback.format_exception(error)])
     try:
         with tempfile.NamedTemporaryFile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import unified_diff
+from pathlib import Path
 
 from effspec import library, output
 from effspec.syntax.format import format_text
@@ -20,6 +21,6 @@ def format_file(path: str, *, write: bool = True, show: Callable[[str], None] | 
         for line in unified_diff(old, new, f"{path} (now)", f"{path} (formatted)", lineterm=""):
             show(line)
     if write:
-        output.check(path)
-        output.write_atomically(path, [text.encode()])
+        output.check(Path(path))
+        output.write_atomically(Path(path), [text.encode()])
     return True

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from effspec import output
 from effspec.diagnostics import fail
 from effspec.library import SUFFIX
 
-STARTER = '''\
+STARTER = """\
 effspec 1
 
 # {title}: a small network for pictures.  A spec is blocks, a model, and variants of it.
@@ -26,8 +27,8 @@ block Residual(out, k = 3) {{
     it + input if input.channels == out                   # a line may depend on a condition
 }}
 
-# `with Compound` adds the parameters phi, depth and width: `-> 32` then is 32 channels times the width, and `x 2` is two
-# repeats times the depth.  Each parameter has a default; a variant or `--set classes=100` gives another value.
+# `with Compound` adds the parameters phi, depth and width: `-> 32` then is 32 channels times the width, and `x 2` is
+# two repeats times the depth.  Each parameter has a default; a variant or `--set classes=100` gives another value.
 model {title}(classes = 10, in_channels = 3, size = pixels(64), drop_rate = 0.2)
     with Compound(alpha = 1.2, beta = 1.1, gamma = 1.15)
     on image: [in_channels, size, size]                   # channels, height, width
@@ -53,20 +54,21 @@ variant large = {title}(width = 1.5, depth = 2, size = 96)
 # What must stay true; `effspec check` tells when it does not.
 expect small: params == {small}
 expect large: count("conv") > 30
-'''
+"""
 
 
 def write(path: str, *, force: bool = False) -> str:
     """Write the starter to `path` and return where it is; the model is named after the file."""
-    path = path if path.endswith(SUFFIX) else path + SUFFIX
-    name = re.split(r"[/\\]", path)[-1]
-    words = re.findall(r"[A-Za-z0-9]+", name.removesuffix(SUFFIX))
+    place = Path(path if path.endswith(SUFFIX) else path + SUFFIX)
+    words = re.findall(r"[A-Za-z0-9]+", place.stem)
     title = "".join(word[0].upper() + word[1:] for word in words)
     if not title or not title[0].isalpha() or len(title) > 60:
-        raise fail("E0718", f"`{name}` names no model", help="begin the name with a letter: effspec new my_net.eff")
-    output.check(path)
-    text = STARTER.format(title=title, file=name, small="120_894")
+        raise fail(
+            "E0718", f"`{place.name}` names no model", help="begin the name with a letter: effspec new my_net.eff"
+        )
+    output.check(place)
+    text = STARTER.format(title=title, file=place.name, small="120_894")
     if not force:
-        output.protect(path, [text.encode()])
-    output.write_atomically(path, [text.encode()])
-    return path
+        output.protect(place, [text.encode()])
+    output.write_atomically(place, [text.encode()])
+    return str(place)
