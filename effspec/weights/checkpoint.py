@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 _LISTED = 12
 
 
-def load(path: str | os.PathLike[str]) -> TensorFile:
+def load(path: str | os.PathLike[str], part: str | None = None) -> TensorFile:
     """Open a checkpoint: safetensors, or PyTorch's zip or legacy format, told apart by content and not by name.
 
+    `part` chooses among several sets of weights in one PyTorch checkpoint, by its key ("state_dict_ema").
     Raises E0801 (unreadable, or none of these), E0802 (damaged) and E0803 (content that effspec does not take).
     """
     path = Path(path)
@@ -40,7 +41,7 @@ def load(path: str | os.PathLike[str]) -> TensorFile:
     from effspec.weights import pth
 
     if pth.is_zip(head) or pth.is_pickle(head):
-        return pth.File(path)
+        return pth.File(path, part)
     raise fail(
         "E0801",
         f"{path.name} is no checkpoint that effspec reads",

@@ -18,31 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effspec.diagnostics import fail
-from effspec.weights.store import MAX_NAME, MAX_RANK, MAX_TENSORS, damaged, map_file, refused, write_atomically
+from effspec.output import write_atomically
+from effspec.weights.store import (
+    DTYPES,
+    MAX_NAME,
+    MAX_RANK,
+    MAX_TENSORS,
+    damaged,
+    map_file,
+    refused,
+    widen,
+)
 
 MAX_HEADER = 100_000_000
 """The limit of the reference implementation."""
-
-# Bytes of an element, and how NumPy reads it ("" where it cannot: such a tensor may stand in a file unread).
-_DTYPES: dict[str, tuple[int, str]] = {
-    "F64": (8, "<f8"),
-    "F32": (4, "<f4"),
-    "F16": (2, "<f2"),
-    "BF16": (2, "<u2"),
-    "I64": (8, "<i8"),
-    "I32": (4, "<i4"),
-    "I16": (2, "<i2"),
-    "I8": (1, "i1"),
-    "U64": (8, "<u8"),
-    "U32": (4, "<u4"),
-    "U16": (2, "<u2"),
-    "U8": (1, "u1"),
-    "BOOL": (1, "u1"),
-    "F8_E4M3": (1, ""),
-    "F8_E5M2": (1, ""),
-    "F8_E8M0": (1, ""),
-    "C64": (8, ""),
-}
 
 
 class _Entry(NamedTuple):
@@ -86,10 +75,10 @@ class File:
     def tensor(self, name: str) -> NDArray[np.float32]:
         """A tensor as float32: a read-only view of the file where it is stored so.  KeyError for an unknown name."""
         dtype, shape, start, end = self._entries[name]
-        kind = _DTYPES[dtype][1]
+        kind = DTYPES[dtype][1]
         if not kind:
             raise refused(self.path, f"stores `{name}` as {dtype}, which effspec does not read")
-        count = (end - start) // _DTYPES[dtype][0]
+        count = (end - start) // DTYPES[dtype][0]
         raw = np.frombuffer(self._data, np.dtype(kind), count, self._begin + start)
         return widen(raw, dtype).reshape(shape)
 
@@ -125,7 +114,7 @@ class File:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise damaged(self.path, f"{where} something other than dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise refused(self.path, f"stores `{name[:80]}` as {dtype!r:.40}, a type that effspec does not know")
         for what, numbers in (("shape", shape), ("data_offsets", offsets)):
             # `type` and not isinstance: JSON's true is no number.
@@ -133,7 +122,7 @@ class File:
                 raise damaged(self.path, f"{where} a {what} that is not a list of sizes")
         if len(shape) > MAX_RANK:
             raise refused(self.path, f"has a tensor of {len(shape)} axes, `{name[:80]}`")
-        if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * _DTYPES[dtype][0]:
+        if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * DTYPES[dtype][0]:
             raise damaged(self.path, f"{where} {dtype} of shape {tuple(shape)} at {offsets}: the size does not fit")
         return _Entry(dtype, tuple(shape), offsets[0], offsets[1])
 
@@ -149,15 +138,6 @@ class File:
             raise damaged(self.path, f"its tensors take {at:,} bytes, and {size:,} are there: it is truncated")
         if at < size:
             raise damaged(self.path, f"{size - at:,} bytes follow its last tensor")
-
-
-def widen(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Stored elements as float32; a bfloat16 (given as its 16 bits) is the upper half of one."""
-    if dtype == "BF16":
-        return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    # A native float32 view needs no copy, unless an odd header left it misaligned.
-    with np.errstate(over="ignore"):
-        return np.require(raw.astype(np.float32, copy=False), requirements="A")
 
 
 def chunks(
@@ -194,5 +174,5 @@ def write(
     tensor: Callable[[str], NDArray[np.float32]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a file (see `chunks`) so that either the old one or the complete new one is there, whatever happens."""
-    write_atomically(Path(path), chunks(shapes, tensor, metadata))
+    """Write a file (see `chunks`) so that the old one or the complete new one is there, whatever happens (E0716)."""
+    write_atomically(path, chunks(shapes, tensor, metadata))

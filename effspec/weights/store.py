@@ -1,23 +1,42 @@
-"""What a file of tensors is to the rest of effspec, the limits that every reader holds, and how files are written."""
+"""What a file of tensors is to the rest of effspec, and the limits that every reader holds."""
 
 from __future__ import annotations
 
 import mmap
 import os
-import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from effspec.diagnostics import EffspecError, fail
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MAX_TENSORS = 1_000_000
 MAX_RANK = 32
 MAX_NAME = 4_096
+
+DTYPES: dict[str, tuple[int, str]] = {
+    "F64": (8, "<f8"),
+    "F32": (4, "<f4"),
+    "F16": (2, "<f2"),
+    "BF16": (2, "<u2"),
+    "I64": (8, "<i8"),
+    "I32": (4, "<i4"),
+    "I16": (2, "<i2"),
+    "I8": (1, "i1"),
+    "U64": (8, "<u8"),
+    "U32": (4, "<u4"),
+    "U16": (2, "<u2"),
+    "U8": (1, "u1"),
+    "BOOL": (1, "u1"),
+    "F8_E4M3": (1, ""),
+    "F8_E5M2": (1, ""),
+    "F8_E8M0": (1, ""),
+    "C64": (8, ""),
+}
+"""Element types as safetensors names them: bytes, and NumPy's type (empty: it has none, such a tensor stays unread)."""
 
 
 class TensorFile(Protocol):
@@ -49,6 +68,15 @@ def refused(path: Path, what: str, *, help: str | None = None) -> EffspecError:
     return fail("E0803", f"{path.name} {what}", help=help)
 
 
+def widen(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """Stored elements as float32; a bfloat16 (given as its 16 bits) is the upper half of one."""
+    if dtype == "BF16":
+        return (np.require(raw, requirements="C").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    # A native float32 view needs no copy, unless it has strides or an odd header left it misaligned.
+    with np.errstate(over="ignore"):
+        return np.require(raw.astype(np.float32, copy=False), requirements=["C", "A"])
+
+
 def map_file(path: Path) -> mmap.mmap | bytes:
     """The bytes of a file, mapped rather than read; E0801 where it cannot be read."""
     try:
@@ -57,30 +85,3 @@ def map_file(path: Path) -> mmap.mmap | bytes:
             return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(handle.fileno()).st_size else b""
     except OSError as error:
         raise fail("E0801", f"cannot read {path}: {error.strerror or error}") from None
-
-
-def write_atomically(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write `pieces` to `path` so that either the old file or the complete new one is there, whatever happens.
-
-    A temporary file beside it is flushed to the disk, then renamed over it (over a symbolic link itself, not over what
-    it points to).  E0801 where that fails.
-    """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.effspec-tmp")
-    try:
-        with temporary.open("xb") as handle:
-            for piece in pieces:
-                handle.write(piece)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        if os.name == "posix":
-            # The new name is on the disk only when the folder is.
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        raise fail("E0801", f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

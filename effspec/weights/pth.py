@@ -1,0 +1,389 @@
+"""PyTorch checkpoints (`.pth`, `.pt`) without PyTorch: the zip format, and the legacy format from before version 1.6.
+
+A zip holds a pickle (`NAME/data.pkl`) that describes tensors, and a record a storage (`NAME/data/0`).  The legacy
+format is five pickles (a magic number, a version, facts of the machine, the object, the keys of the storages), then
+the storages: a count of 8 bytes and the elements.
+
+The pickle is read by `effspec.weights.unpickle`, whose table here has tensors, sizes, element types and ordered dicts:
+any other name is refused, and shown.  Nothing that a file says is believed: records must be stored and not compressed,
+so that a small file cannot become large; and size, offset and strides of every tensor are checked against its storage
+when the file is opened, before any memory is taken for them.  Tensors are views of the mapped file where they can be.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from effspec.diagnostics import fail
+from effspec.weights import unpickle
+from effspec.weights.store import DTYPES, MAX_NAME, MAX_RANK, MAX_TENSORS, damaged, map_file, refused, widen
+from effspec.weights.unpickle import Damaged, Maker, Refused
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_VERSION = 1001
+# A tensor may repeat elements of its storage (`expand`), but not turn a small file into a large tensor.
+_MAX_REPEATED = 1 << 24
+_HELP = "in PyTorch, save the tensors alone: torch.save(model.state_dict(), PATH)"
+
+
+class _Element(NamedTuple):
+    """The element type of a storage, by the name that safetensors gives it."""
+
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        return DTYPES[self.dtype][0]
+
+
+class _Storage(NamedTuple):
+    """`count` elements from element `first` of the storage `key`."""
+
+    key: str
+    element: _Element
+    first: int
+    count: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    element: _Element
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Where the bytes of a storage lie in the file; `crc` is None where the format has none."""
+
+    start: int
+    size: int
+    crc: int | None = None
+
+
+def is_zip(head: bytes) -> bool:
+    return head[:4] == b"PK\x03\x04"
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether a file begins like a pickle of protocol 2 to 5."""
+    return len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+class File:
+    """A checkpoint that is open for reading: `shapes` of its tensors in their order.
+
+    `part` says which of several sets of weights is meant, by the key under which the file has it ("state_dict_ema").
+    Raises E0801 (unreadable, or several sets and no `part`), E0802 (damaged) and E0803 (content that is refused).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], part: str | None = None) -> None:
+        self.path = Path(path)
+        self._data = map_file(self.path)
+        self._counts: dict[str, _Storage] = {}
+        self._checked: set[str] = set()
+        self._order = "<"
+        try:
+            value = self._read_zip() if is_zip(self._data[:4]) else self._read_legacy()
+            self._tensors: Mapping[str, _Tensor] = self._choose(value, part)
+            for name, tensor in self._tensors.items():
+                self._check(name, tensor)
+        except Damaged as error:
+            raise damaged(self.path, str(error)) from None
+        except Refused as error:
+            raise refused(self.path, str(error), help=_HELP) from None
+        self.shapes: Mapping[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """A tensor as float32: a read-only view of the file where it is stored so.  KeyError for an unknown name."""
+        storage, element, offset, shape, strides = self._tensors[name]
+        record = self._records[storage.key]
+        if record.crc is not None and storage.key not in self._checked:
+            if zlib.crc32(memoryview(self._data)[record.start : record.start + record.size]) != record.crc:
+                raise damaged(self.path, f"the bytes of `{name}` do not have the checksum that the file gives them")
+            self._checked.add(storage.key)
+        kind = np.dtype(DTYPES[element.dtype][1].replace("<", self._order))
+        start, size = record.start + storage.first * storage.element.size, storage.count * storage.element.size
+        raw = np.frombuffer(self._data, kind, size // element.size, start)
+        view = as_strided(raw[offset:], shape, [stride * element.size for stride in strides], writeable=False)
+        return widen(view if view.size else raw[:0].reshape(shape), element.dtype)
+
+    def close(self) -> None:
+        """Let go of the file; tensors that were handed out keep their map of it."""
+        self._data = b""
+
+    # -- the two formats ---------------------------------------------------------------------------------------------
+
+    def _read_zip(self) -> object:
+        entries = self._entries()
+        if any(name.endswith("/constants.pkl") for name in entries):
+            raise Refused("is a TorchScript program, not a checkpoint")
+        pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise Damaged("a PyTorch checkpoint has one data.pkl, this zip file has " + (str(len(pickles)) or "none"))
+        prefix = pickles[0].removesuffix("data.pkl")
+        order = entries.get(f"{prefix}byteorder")
+        if order is not None:
+            text = self._data[order.start : order.start + min(order.size, 16)]
+            if text not in (b"little", b"big"):
+                raise Damaged("its byte order is neither little nor big")
+            self._order = "<" if text == b"little" else ">"
+        self._records = {name.removeprefix(f"{prefix}data/"): record for name, record in entries.items()}
+        record = entries[pickles[0]]
+        text = self._data[record.start : record.start + min(record.size, unpickle.MAX_PICKLE + 1)]
+        if record.size <= unpickle.MAX_PICKLE and record.crc is not None and zlib.crc32(text) != record.crc:
+            raise Damaged("its data.pkl does not have the checksum that the file gives it")
+        value, _ = unpickle.load(text, 0, _KNOWN, self._persistent)
+        for key, storage in self._counts.items():
+            if key not in self._records:
+                raise Damaged(f"its storage {key[:40]} is missing")
+            size = storage.count * storage.element.size
+            if self._records[key].size < size:
+                raise Damaged(f"its storage {key[:40]} has {self._records[key].size:,} of {size:,} bytes")
+        return value
+
+    def _entries(self) -> dict[str, _Record]:
+        """The records of the zip file, all stored and within the file."""
+        try:
+            with self.path.open("rb") as handle, zipfile.ZipFile(handle) as archive:
+                infos = archive.infolist()
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, EOFError, OverflowError) as error:
+            raise Damaged(f"it is no complete zip file ({error}); it may be truncated") from None
+        except OSError as error:
+            raise fail("E0801", f"cannot read {self.path}: {error.strerror or error}") from None
+        if len(infos) > MAX_TENSORS:
+            raise Refused(f"holds {len(infos):,} records, more than the limit of {MAX_TENSORS:,}")
+        found: dict[str, _Record] = {}
+        for info in infos:
+            name, start = info.filename, info.header_offset
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1 or info.file_size != info.compress_size:
+                raise Refused(f"has a compressed or encrypted record `{name[:80]}`, as PyTorch writes none")
+            head = self._data[start : start + 30]
+            if len(head) < 30 or head[:4] != b"PK\x03\x04":
+                raise Damaged(f"record `{name[:80]}` is not where the zip file says")
+            skip = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+            begin = start + 30 + skip
+            if begin + info.file_size > len(self._data):
+                raise Damaged(f"record `{name[:80]}` goes beyond the end of the file")
+            if name in found:
+                raise Damaged(f"record `{name[:80]}` stands twice")
+            found[name] = _Record(begin, info.file_size, info.CRC)
+        return found
+
+    def _read_legacy(self) -> object:
+        magic, at = unpickle.load(self._data, 0, {})
+        if magic != _MAGIC:
+            raise Refused("is a pickle, but no checkpoint that torch.save has written")
+        version, at = unpickle.load(self._data, at, {})
+        if version != _VERSION:
+            raise Refused(f"is a checkpoint of protocol version {version!r:.40}, expected {_VERSION}")
+        machine, at = unpickle.load(self._data, at, {})
+        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise Refused("was written on a big-endian machine")
+        value, at = unpickle.load(self._data, at, _KNOWN, self._persistent)
+        keys, at = unpickle.load(self._data, at, {})
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise Damaged("the keys of its storages are not a list of texts")
+        self._records = {}
+        for key in keys:
+            storage = self._counts.get(key)
+            if storage is None or key in self._records:
+                raise Damaged(f"its storage {key[:40]} belongs to no tensor or stands twice")
+            head = self._data[at : at + 8]
+            size = storage.count * storage.element.size
+            if len(head) < 8 or at + 8 + size > len(self._data):
+                raise Damaged(f"its storage {key[:40]} is incomplete: the file is truncated")
+            if int.from_bytes(head, "little", signed=True) != storage.count:
+                raise Damaged(f"its storage {key[:40]} has another length than its tensors say")
+            self._records[key] = _Record(at + 8, size)
+            at += 8 + size
+        if missing := [key for key in self._counts if key not in self._records]:
+            raise Damaged(f"its storage {missing[0][:40]} is missing")
+        if at != len(self._data):
+            raise Damaged(f"{len(self._data) - at:,} bytes follow its last storage")
+        return value
+
+    def _persistent(self, saved: object) -> object:
+        """A storage that the pickle refers to: ("storage", type, key, device, count) and a view in legacy files."""
+        if not isinstance(saved, tuple) or not saved or saved[0] != "storage":
+            raise Refused("saves a whole module, not only its tensors")
+        view = None
+        match saved[1:]:
+            case (_Element() as element, str(key), str(), int(count)):
+                pass
+            case (_Element() as element, str(key), str(), int(count), view):
+                pass
+            case _:
+                raise Damaged("a storage in its pickle is not described as PyTorch does")
+        if not 0 <= count < 2**48 or len(key) > MAX_NAME:
+            raise Damaged(f"a storage in its pickle has {count} elements")
+        storage = _Storage(key, element, 0, count)
+        whole = self._counts.setdefault(key, storage)
+        if count * element.size > whole.count * whole.element.size:
+            raise Damaged(f"its storage {key[:40]} is given two lengths")
+        match view:
+            case None:
+                return storage
+            case (str(), int(first), int(length)) if first >= 0 and length >= 0 and first + length <= count:
+                return _Storage(key, element, first, length)
+        raise Damaged("a view in its pickle does not lie in its storage")
+
+    # -- the tensors -------------------------------------------------------------------------------------------------
+
+    def _choose(self, value: object, part: str | None) -> dict[str, _Tensor]:
+        """The one set of named tensors in the file: the object itself, or a dict within it."""
+        if not isinstance(value, dict):
+            raise Refused("holds no dict of tensors")
+        sets = {key: found for key, inner in _dicts(value) if (found := _tensors(inner))}
+        if part is not None:
+            if part in sets:
+                return sets[part]
+            known = ", ".join(f"`{key}`" for key in sets if key) or "none"
+            raise fail("E0801", f"{self.path.name} has no set of weights `{part}`", notes=(f"it has: {known}",))
+        if "" in sets or len(sets) == 1:
+            return sets[""] if "" in sets else next(iter(sets.values()))
+        if not sets:
+            raise Refused("holds no tensors with names")
+        listed = ", ".join(f"`{key[:40]}` ({len(found)} tensors)" for key, found in list(sets.items())[:8])
+        raise fail(
+            "E0801",
+            f"{self.path.name} holds {len(sets)} sets of weights: {listed}",
+            help="say which one is meant; the set of a moving average (ema) is the one that is usually evaluated",
+        )
+
+    def _check(self, name: str, tensor: _Tensor) -> None:
+        """Everything that a tensor reaches lies in its storage, and it is not absurdly larger than that."""
+        storage, element, offset, shape, strides = tensor
+        if len(name) > MAX_NAME or len(shape) > MAX_RANK:
+            raise Refused(f"has a tensor of {len(shape)} axes, `{name[:80]}`")
+        # The element type of the tensor (given apart in newer files) may differ from that of the storage.
+        count = storage.count * storage.element.size // element.size
+        reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        empty = 0 in shape
+        if offset < 0 or (offset > count if empty else offset + reach >= count):
+            raise Damaged(f"`{name[:80]}` of shape {shape} goes beyond its storage of {count:,} elements")
+        if prod(shape) > max(count, _MAX_REPEATED):
+            raise Refused(f"repeats few numbers to a tensor of shape {shape}, `{name[:80]}`")
+
+
+def _dicts(value: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """The dict itself, then the dicts in it that have a name."""
+    yield "", value
+    for key, inner in value.items():
+        if isinstance(key, str) and key and isinstance(inner, dict):
+            yield key, inner
+
+
+def _tensors(value: Mapping[Any, Any]) -> dict[str, _Tensor]:
+    return {key: inner for key, inner in value.items() if isinstance(key, str) and isinstance(inner, _Tensor)}
+
+
+# --- what may be named in a pickle: nothing of it is imported, all of it is inert -----------------------------------
+
+
+def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    match arguments:
+        case ():
+            pass
+        case (list(pairs),) if all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+            unpickle.put(found, [(pair[0], pair[1]) for pair in pairs])
+        case _:
+            raise Damaged("an ordered dict in its pickle is not described as Python does")
+    return found
+
+
+def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
+    match arguments:
+        case ((tuple() | list()) as sizes,) if _sizes(sizes):
+            return tuple(sizes)
+    raise Damaged("a size in its pickle is not a list of numbers")
+
+
+def _sizes(values: object) -> bool:
+    # `type` and not isinstance: True is no size.
+    return isinstance(values, tuple | list) and all(type(n) is int and 0 <= n < 2**48 for n in values)
+
+
+def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
+    match arguments:
+        case (_Storage() as storage, int(offset), shape, strides, *_) if (
+            _sizes(shape) and _sizes(strides) and len(shape) == len(strides)
+        ):
+            return _Tensor(storage, storage.element, offset, tuple(shape), tuple(strides))
+    raise Damaged("a tensor in its pickle is not described as PyTorch does")
+
+
+def _tensor_v3(arguments: tuple[Any, ...]) -> _Tensor:
+    match arguments:
+        case (_, _, _, _, _, _, _Element() as element, *_):
+            return _tensor(arguments[:4])._replace(element=element)
+    raise Damaged("a tensor in its pickle is not described as PyTorch does")
+
+
+def _parameter(arguments: tuple[Any, ...]) -> _Tensor:
+    match arguments:
+        case (_Tensor() as tensor, *_):
+            return tensor
+    raise Damaged("a parameter in its pickle is not a tensor")
+
+
+_STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+    "UntypedStorage": "U8",
+}
+_ELEMENTS = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_MAKERS = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch", "Size"): _size,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+}
+_KNOWN: dict[tuple[str, str], object] = {
+    **{names: Maker(names[1], make) for names, make in _MAKERS.items()},
+    **{
+        (module, name): _Element(dtype)
+        for module in ("torch", "torch.storage", "torch.cuda")
+        for name, dtype in _STORAGES.items()
+    },
+    **{("torch", name): _Element(dtype) for name, dtype in _ELEMENTS.items()},
+}
