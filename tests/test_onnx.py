@@ -563,6 +563,18 @@ def test_two_gib_is_where_the_second_file_begins():
         ONNX.emit(Unit(graph, "Net"), Never(), choose(ONNX, {}), "../wide.onnx")
 
 
+def test_a_plan_is_made_once_and_never_for_another_model():
+    units = [
+        Unit(net.out(net("linear", net.inputs["image"], out=n)), "Net") for n in (2, 3) for net in (Net(image=(4,)),)
+    ]
+    sizes = []
+    for unit, dtype in ((units[0], "float32"), (units[0], "float64"), (units[1], "float64"), (units[0], "float32")):
+        options = choose(ONNX, {"dtype": dtype})
+        assert not ONNX.check(unit, options)
+        sizes.append(len(load(ONNX.emit(unit, Zeros(), options, "x.onnx")).graph.initializer[0].raw_data))
+    assert sizes == [32, 64, 96, 32]
+
+
 def test_weights_of_a_wrong_shape_are_refused():
     class Wrong(Zeros):
         def tensor(self, parameter):
