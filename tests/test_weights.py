@@ -358,6 +358,29 @@ def test_torch_save_is_read(tmp_path: Path, zipped: bool, protocol: int) -> None
     assert kept[2, 3, 4] == np.float32(59 / 7)
 
 
+def test_a_file_without_checksums(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = torch_save({"a": torch.arange(5.0)}, tmp_path / "x")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert pth.File(path).tensor("a").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_views_of_old_legacy_files(tmp_path: Path) -> None:
+    # PyTorch before 0.4 wrote a view of a storage into the persistent id.
+    path = torch_save({"a": torch.arange(8.0)[2:5]}, tmp_path / "x", zipped=False)
+    whole = path.read_bytes()
+    id_end = whole.index(b"NtQ") if b"NtQ" in whole else whole.index(b"Ntq")
+    view = pickle.dumps(("v", 1, 6), 2)[2:-1]
+    path.write_bytes(whole[:id_end] + view + whole[id_end + 1 :])
+    assert pth.File(path).tensor("a").tolist() == [3, 4, 5]
+    outside = pickle.dumps(("v", 4, 6), 2)[2:-1]
+    path.write_bytes(whole[:id_end] + outside + whole[id_end + 1 :])
+    with pytest.raises(EffspecError, match="view"):
+        pth.File(path)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_newer_types_and_modules(tmp_path: Path, zipped: bool) -> None:
     # Unsigned types go through UntypedStorage and _rebuild_tensor_v3.

@@ -17,10 +17,10 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -38,7 +38,8 @@ _MAX_REPEATED = 1 << 24
 _HELP = "in PyTorch, save the tensors alone: torch.save(model.state_dict(), PATH)"
 
 
-class _Element(NamedTuple):
+@dataclass(frozen=True)
+class _Element:
     """The element type of a storage, by the name that safetensors gives it."""
 
     dtype: str
@@ -48,7 +49,8 @@ class _Element(NamedTuple):
         return DTYPES[self.dtype][0]
 
 
-class _Storage(NamedTuple):
+@dataclass(frozen=True)
+class _Storage:
     """`count` elements from element `first` of the storage `key`."""
 
     key: str
@@ -57,7 +59,8 @@ class _Storage(NamedTuple):
     count: int
 
 
-class _Tensor(NamedTuple):
+@dataclass(frozen=True)
+class _Tensor:
     storage: _Storage
     element: _Element
     offset: int
@@ -109,7 +112,8 @@ class File:
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """A tensor as float32: a read-only view of the file where it is stored so.  KeyError for an unknown name."""
-        storage, element, offset, shape, strides = self._tensors[name]
+        tensor = self._tensors[name]
+        storage, element, shape = tensor.storage, tensor.element, tensor.shape
         record = self._records[storage.key]
         if record.crc is not None and storage.key not in self._checked:
             if zlib.crc32(memoryview(self._data)[record.start : record.start + record.size]) != record.crc:
@@ -118,7 +122,7 @@ class File:
         kind = np.dtype(DTYPES[element.dtype][1].replace("<", self._order))
         start, size = record.start + storage.first * storage.element.size, storage.count * storage.element.size
         raw = np.frombuffer(self._data, kind, size // element.size, start)
-        view = as_strided(raw[offset:], shape, [stride * element.size for stride in strides], writeable=False)
+        view = as_strided(raw[tensor.offset :], shape, [n * element.size for n in tensor.strides], writeable=False)
         return widen(view if view.size else raw[:0].reshape(shape), element.dtype)
 
     def close(self) -> None:
@@ -180,7 +184,8 @@ class File:
                 raise Damaged(f"record `{name[:80]}` goes beyond the end of the file")
             if name in found:
                 raise Damaged(f"record `{name[:80]}` stands twice")
-            found[name] = _Record(begin, info.file_size, info.CRC)
+            # PyTorch can be told to write no checksums: then they are 0.
+            found[name] = _Record(begin, info.file_size, info.CRC or None)
         return found
 
     def _read_legacy(self) -> object:
@@ -266,12 +271,12 @@ class File:
 
     def _check(self, name: str, tensor: _Tensor) -> None:
         """Everything that a tensor reaches lies in its storage, and it is not absurdly larger than that."""
-        storage, element, offset, shape, strides = tensor
+        storage, offset, shape = tensor.storage, tensor.offset, tensor.shape
         if len(name) > MAX_NAME or len(shape) > MAX_RANK:
             raise Refused(f"has a tensor of {len(shape)} axes, `{name[:80]}`")
         # The element type of the tensor (given apart in newer files) may differ from that of the storage.
-        count = storage.count * storage.element.size // element.size
-        reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        count = storage.count * storage.element.size // tensor.element.size
+        reach = sum((size - 1) * stride for size, stride in zip(shape, tensor.strides, strict=True))
         empty = 0 in shape
         if offset < 0 or (offset > count if empty else offset + reach >= count):
             raise Damaged(f"`{name[:80]}` of shape {shape} goes beyond its storage of {count:,} elements")
@@ -330,7 +335,7 @@ def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
 def _tensor_v3(arguments: tuple[Any, ...]) -> _Tensor:
     match arguments:
         case (_, _, _, _, _, _, _Element() as element, *_):
-            return _tensor(arguments[:4])._replace(element=element)
+            return replace(_tensor(arguments[:4]), element=element)
     raise Damaged("a tensor in its pickle is not described as PyTorch does")
 
 

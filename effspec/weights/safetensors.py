@@ -165,7 +165,7 @@ def chunks(
         if found.shape != tuple(shapes[name]):
             raise ValueError(f"`{name}` was announced as {shapes[name]} and is {found.shape}")
         if found.size:
-            yield memoryview(np.ascontiguousarray(found, "<f4").reshape(-1)).cast("B")
+            yield np.ascontiguousarray(found, "<f4").reshape(-1).view(np.uint8).data
 
 
 def write(
