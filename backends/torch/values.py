@@ -29,7 +29,7 @@ class ShapeError(Exception):
     """An operator was applied to a tensor that it does not fit."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Value:
     """A tensor: the operator that made it.  `number` counts the values in the order in which they were first made."""
 
@@ -41,8 +41,8 @@ class Value:
     batched: bool
     place: str
 
-    def __str__(self) -> str:
-        attributes = ", ".join(map(_show, self.attributes))
+    def __repr__(self) -> str:
+        attributes = ", ".join(map(str, self.attributes))
         if self.op == "parameter":
             return f"parameter {attributes}"
         if self.op == "input":
@@ -55,10 +55,6 @@ def _brief(value: Value) -> str:
     if value.op in ("parameter", "input"):
         return str(value.attributes[0])
     return f"[{value.op}{f' at {value.place}' if value.place else ''}]"
-
-
-def _show(attribute: object) -> str:
-    return "x".join(map(str, attribute)) if isinstance(attribute, tuple) and not attribute else str(attribute)
 
 
 def window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil: bool = False) -> int:
@@ -171,8 +167,6 @@ class Values:
     def binary(self, op: str, a: Value, b: Value) -> Value:
         """Two tensors, aligned from the right without the batch."""
         a, b = self._aligned(a, b), self._aligned(b, a)
-        if op == "add" and a.op == "constant" and not a.attributes[0]:
-            a, b = b, a
         if op == "div":
             mean = self._uncounted(a, b)
             if mean is not None:
@@ -189,14 +183,14 @@ class Values:
 
     def _aligned(self, value: Value, other: Value) -> Value:
         """Without the axes of 1 that alignment would add anyway."""
-        if value.batched or value.op != "reshape":
+        if value.batched:
             return value
-        inner = value.operands[0]
         rank = len(other.shape)
-        if len(value.shape) == rank + 1 and other.batched and value.shape[0] == 1:
-            return self._aligned(self.reshape(inner, value.shape[1:]), other)
-        if prod(value.shape) == 1 and len(inner.shape) <= rank:
-            return inner
+        if other.batched and len(value.shape) == rank + 1 and value.shape[0] == 1:
+            # Such a tensor has the axis of the batch written out.
+            value = self.reshape(value, value.shape[1:])
+        if value.op == "reshape" and prod(value.shape) == 1 and len(value.operands[0].shape) <= rank:
+            return value.operands[0]
         return value
 
     # Shapes.
