@@ -266,8 +266,10 @@ def explain(code: str, as_json: bool) -> None:
     from effspec.commands.explain import find, lines
 
     entry = find(code)
+    if entry is None:
+        raise click.UsageError(f"no diagnostic has the code {code}; codes are E0101 to E0902")
     if as_json:
-        document("explained", code.upper(), entry)
+        document("explained", entry)
         return
     for line in lines(entry):
         data(line)

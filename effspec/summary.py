@@ -275,8 +275,8 @@ def targets(backends: Sequence[Backend]) -> TargetsDocument:
     )
 
 
-def explained(code: str, entry: Code) -> ExplainDocument:
-    return ExplainDocument(code=code, title=entry.title, why=entry.why, bad=entry.bad, good=entry.good)
+def explained(entry: Code) -> ExplainDocument:
+    return ExplainDocument(code=entry.code, title=entry.title, why=entry.why, bad=entry.bad, good=entry.good)
 
 
 def _point(made: Compiled) -> Point:
