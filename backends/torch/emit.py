@@ -34,13 +34,10 @@ def emit(unit: Unit) -> str:
     plan = Plan(elaborated)
     file = plan.file()
     model = file.classes[-1]
-    function, statements = initialise(elaborated.graph)
-    model.init += statements
+    model.init += initialise(elaborated.graph)
     definitions: list[ast.stmt] = [_class(cls) for cls in file.classes[:-1]]
     if file.stage is not None:
         definitions.append(file.stage)
-    if function is not None:
-        definitions.append(function)
     definitions.append(_class(model))
     names = {word: file.helpers.get(word, word) for word in file.helpers}
     helpers = [
@@ -69,7 +66,9 @@ def _class(cls: Class) -> ast.ClassDef:
     init = _function("__init__", arguments, defaults, [*start, *cls.init], "None")
     inputs = [ast.arg("self"), *[ast.arg(word, build.parse(kind)) for word, kind in cls.forward_args]]
     body: list[ast.stmt] = [ast.Expr(ast.Constant(cls.doc))] if cls.doc else []
-    body += [init, *cls.methods, _function("forward", inputs, [], cls.forward, cls.returns)]
+    if len(init.body) > 1 or arguments[1:]:
+        body.append(init)
+    body += [*cls.methods, _function("forward", inputs, [], cls.forward, cls.returns)]
     return ast.ClassDef(cls.name, cls.bases, [], body, [])
 
 

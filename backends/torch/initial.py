@@ -1,4 +1,4 @@
-"""Initial values in an emitted file: one `initialise` function, from the initialisers of the graph."""
+"""Initial values in an emitted file: stated once, at the end of the model's `__init__`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from effspec.ir.graph import Graph, Initializer, Parameter
 _MODULES = {"conv": "nn.Conv2d", "conv_transpose": "nn.ConvTranspose2d", "linear": "nn.Linear"}
 
 
-def initialise(graph: Graph) -> tuple[ast.FunctionDef | None, list[ast.stmt]]:
-    """The function that `self.apply` calls, and statements of `__init__` for single parameters that start otherwise."""
+def initialise(graph: Graph) -> list[ast.stmt]:
+    """The last statements of the model's `__init__`: what all weights of a kind start as, then those that start otherwise."""
     laws: dict[str, Counter[Any]] = {}
     owners: dict[str, list[tuple[Any, Parameter]]] = {}
     for node in graph:
@@ -29,13 +29,15 @@ def initialise(graph: Graph) -> tuple[ast.FunctionDef | None, list[ast.stmt]]:
             laws.setdefault(kind, Counter())[mark] += 1
             owners.setdefault(kind, []).append((mark, parameter))
     branches: list[ast.stmt] = []
+    biased: list[str] = []
     special: dict[Any, list[str]] = {}
     for kind, module in _MODULES.items():
         if kind not in laws:
             continue
         common = laws[kind].most_common(1)[0][0]
-        body = [*_statements(common, kind), _zero_bias()]
-        branches.append(ast.If(parse(f"isinstance(module, {module})"), body, []))
+        branches.append(ast.If(parse(f"isinstance(module, {module})"), _statements(common, kind), []))
+        if any("bias" in node.parameters for node in graph if node.op == kind):
+            biased.append(module)
         for mark, parameter in owners[kind]:
             if mark != common:
                 special.setdefault(mark, []).append(parameter.path)
@@ -49,19 +51,16 @@ def initialise(graph: Graph) -> tuple[ast.FunctionDef | None, list[ast.stmt]]:
         tree = _draw(mark, parse("self.get_parameter(path)"), parse("self.get_parameter(path)"))
         extra.append(ast.For(ast.Name("path", ast.Store()), listed, [ast.Expr(tree)], [], lineno=0))
     if not branches:
-        return None, extra
+        return extra
     for first, second in zip(branches, branches[1:], strict=False):
         assert isinstance(first, ast.If)
         first.orelse = [second]
-    function = ast.FunctionDef(
-        name="initialise",
-        args=ast.arguments([], [ast.arg("module", parse("nn.Module"))], None, [], [], None, []),
-        body=[ast.Expr(ast.Constant("Initial values of a layer's weights; biases start at zero.")), branches[0]],
-        decorator_list=[],
-        returns=ast.Constant(None),
-        lineno=0,
-    )
-    return function, [ast.Expr(call(build.own("apply"), name("initialise"))), *extra]
+    body = [branches[0]]
+    if biased:
+        test = parse(f"isinstance(module, {' | '.join(biased)}) and module.bias is not None")
+        body.append(ast.If(test, [ast.Expr(parse("nn.init.zeros_(module.bias)"))], []))
+    loop = ast.For(ast.Name("module", ast.Store()), parse("self.modules()"), body, [], lineno=0)
+    return [loop, *extra]
 
 
 def _is_scale(graph: Graph, parameter: Parameter) -> bool:
@@ -71,10 +70,6 @@ def _is_scale(graph: Graph, parameter: Parameter) -> bool:
 
 def _mark(init: Initializer) -> Any:
     return (init.kind, tuple(sorted((k, v) for k, v in init.args.items() if k != "groups")))
-
-
-def _zero_bias() -> ast.stmt:
-    return ast.If(parse("module.bias is not None"), [ast.Expr(parse("nn.init.zeros_(module.bias)"))], [])
 
 
 def _statements(mark: Any, kind: str) -> list[ast.stmt]:

@@ -505,6 +505,11 @@ class Translation(Body):
         trials = list(self.scope.candidates())
         firsts = {e: v for e, v in column.items() if e[1][-1] == 0}
         rests = {e: v for e, v in column.items() if e[1][-1] > 0}
+        for tree in self._input_elements():
+            state = self.scope.snapshot()
+            if self.scope.holds(tree(), column):
+                return tree()
+            self.scope.restore(state)
         state = self.scope.snapshot()
         base = _force(self.entry.channels) if self.entry.channels is not None else None
         if base is not None and self.scope.holds(base, column):
@@ -519,6 +524,13 @@ class Translation(Body):
                 return ast.IfExp(ast.Compare(index, [ast.Eq()], [ast.Constant(0)]), base, previous)
         self.scope.restore(state)
         return None
+
+    def _input_elements(self) -> list[Any]:
+        """`in_channels[i]`, where the input is a list that a loop goes through."""
+        if not self.entry.is_list or self.scope.is_model:
+            return []
+        indices = [n for loop in self.scope.loops for n in loop.names.values() if isinstance(n, ast.Name)]
+        return [lambda index=index: ast.Subscript(self.scope.in_channels(), index, ast.Load()) for index in indices]
 
     def _previous(self, rests: Column, everywhere: dict[Entry, Application]) -> ast.expr | None:
         """The output channels of the turn before, as `widths[i - 1]`."""
@@ -563,6 +575,11 @@ class Translation(Body):
     def _count(self, node: Any, iterable: nodes.Expr) -> ast.expr:
         """How often a loop of the spec runs, as a Python number."""
         column = {e: len(v) for e, v in self.scope.column(iterable).items()}
+        for argument in self.scope.arguments.values():
+            if argument.annotation.startswith("list["):
+                tree = call("len", name(argument.name))
+                if self.scope.holds(tree, column):
+                    return tree
         hint: ast.expr | None = None
         state = self.scope.snapshot()
         try:
@@ -582,7 +599,8 @@ class Translation(Body):
             if sample and all(isinstance(v, tuple) for v in sample) and not all(isinstance(v, Layer) for v in sample[0]):
                 state = self.scope.snapshot()
                 for offset in (0, -1):
-                    tree: ast.expr = call("len", self.scope.demand(parameter))
+                    length: ast.expr = call("len", self.scope.demand(parameter))
+                    tree = length
                     if offset:
                         tree = ast.BinOp(tree, ast.Sub(), ast.Constant(-offset))
                     if self.scope.holds(tree, column):
@@ -721,8 +739,9 @@ class Translation(Body):
             attributes = {k: self._forward_number(k, v) for k, v in self._window(here, op).items()}
         else:
             attributes = {}
+            scaled = op == "resize" and all(a.attributes["scale"] is not None for a in here.values())
             for word in first.attributes:
-                if word == "init":
+                if word == "init" or (word == "size" and scaled):
                     continue
                 column = {e: _compact(word, a.attributes[word]) for e, a in here.items()}
                 attributes[word] = self._forward_attribute(op, word, column, here)
@@ -986,10 +1005,17 @@ class Translation(Body):
             if tap in self.names:
                 return self.names[tap]
         text = self.value(node.value)
+        if not isinstance(node.index, nodes.Range) and self._is_last(node):
+            return Text(ast.Subscript(text.tree, build.constant(-1), ast.Load()))
         if isinstance(node.index, nodes.Range):
             return Text(ast.Subscript(text.tree, self._slice(node.index), ast.Load()), None, True)
         place = self._position(node.index)
         return Text(ast.Subscript(text.tree, place, ast.Load()))
+
+    def _is_last(self, node: nodes.Index) -> bool:
+        """Whether an index, which differs, is always that of the last element."""
+        indices, lists = self.scope.column(node.index), self.scope.column(node.value)
+        return len(set(indices.values())) > 1 and all(e in lists and i == len(lists[e]) - 1 for e, i in indices.items())
 
     def _position(self, node: nodes.Expr) -> ast.expr:
         column = self.scope.column(node)
@@ -1125,6 +1151,8 @@ def class_call(cls: Class, given: Mapping[str, ast.expr]) -> ast.Call:
         if tree is None:
             open_row = False
             continue
+        if argument.annotation == "int | tuple[int, int]" and isinstance(tree, ast.List):
+            tree = ast.Tuple(tree.elts, ast.Load())
         if open_row and argument.key in ("in", "out", "k"):
             positional.append(tree)
         else:
@@ -1163,7 +1191,7 @@ def _normalised(application: Application) -> Any:
 
 def _compact(word: str, value: Attribute) -> Any:
     """An equal pair as one number, as torch and the spec would write it."""
-    if word in ("kernel_size", "stride", "dilation", "out_pad", "output_size") and isinstance(value, tuple):
+    if word in ("kernel_size", "stride", "dilation", "out_pad", "output_size", "scale") and isinstance(value, tuple):
         return value[0] if value[0] == value[1] else value
     return value
 

@@ -26,6 +26,8 @@ PYTHON_NAMES = {
     "pad": "padding",
     "dil": "dilation",
 }
+# What an argument that no definition names is worth where torch has a default for it.
+_TORCH_DEFAULTS = {"padding": 0, "stride": 1, "dilation": 1, "groups": 1}
 _ROUNDING = {"round", "floor", "ceil", "round_half_up"}
 _MISSING = object()
 
@@ -96,6 +98,8 @@ def annotation_of(values: Iterable[Any]) -> str:
             kind = type(value).__name__
         if kind not in kinds:
             kinds.append(kind)
+    if "int" in kinds and "list[int]" in kinds and len(kinds) == 2:
+        return "int | tuple[int, int]"
     if "float" in kinds and "int" in kinds:
         kinds.remove("int")
     if len(kinds) > 1 and all(k.startswith("list[") for k in kinds):
@@ -274,7 +278,7 @@ class Scope:
         by_instance: dict[Instance, Any] = {}
         for (instance, _), value in column.items():
             if instance in by_instance and key(by_instance[instance]) != key(value):
-                raise Untranslatable(f"{name} differs within one instance")
+                return self._promote_list(name, column)
             by_instance[instance] = value
         if self.is_model:
             raise Untranslatable(f"{name} is not one number")
@@ -289,10 +293,32 @@ class Scope:
             # An instance that does not come here gets what a neighbour has: it will not be read.
             by_instance.setdefault(instance, next(iter(by_instance.values())))
         free = self.free(name)
-        self.arguments["=" + free] = Argument(
-            "=" + free, free, by_instance, annotation=annotation_of(by_instance.values())
-        )
+        annotation = annotation_of(by_instance.values())
+        default = _TORCH_DEFAULTS.get(name, _MISSING)
+        self.arguments["=" + free] = Argument("=" + free, free, by_instance, default, annotation)
         return build.name(free)
+
+    def _promote_list(self, name: str, column: Column) -> ast.expr:
+        """A value that differs from turn to turn of the one loop around it: a list, indexed by the loop."""
+        turning = [loop for loop in self.loops if loop.index is None]
+        indices = self._loop_indices()
+        depth = len(self.loops)
+        if self.is_model or len(turning) != 1 or not indices or any(len(it) != depth for _, it in column):
+            raise Untranslatable(f"{name} differs within one instance")
+        lists: dict[Instance, dict[int, Any]] = {}
+        for (instance, iteration), value in column.items():
+            lists.setdefault(instance, {})[iteration[-1]] = value
+        by_instance: dict[Instance, Any] = {}
+        for instance, values in lists.items():
+            if list(values) != list(range(len(values))):
+                raise Untranslatable(f"{name} is not there in every turn")
+            by_instance[instance] = tuple(values.values())
+        if set(by_instance) != set(self.instances):
+            raise Untranslatable(f"{name} is not there in every instance")
+        free = self.free(name)
+        annotation = annotation_of(by_instance.values())
+        self.arguments["=" + free] = Argument("=" + free, free, by_instance, annotation=annotation)
+        return ast.Subscript(build.name(free), indices[0], ast.Load())
 
     def in_channels(self) -> ast.expr:
         """The channels of the (only) input."""
@@ -362,6 +388,12 @@ class Scope:
         for tree in self.candidates():
             if self.holds(tree, column):
                 return tree
+        if word == "in_channels" and not self.is_model and isinstance(self.instances[0].input, tuple):
+            state = self.snapshot()
+            tree = ast.Subscript(self.in_channels(), build.constant(-1), ast.Load())
+            if self.holds(tree, column):
+                return tree
+            self.restore(state)
         if alike and self.is_model:
             return build.literal(value)
         if isinstance(hint, nodes.Name) and hint.id in self.binders:
@@ -389,7 +421,9 @@ class Scope:
             first = next(iter(argument.column.values()), None)
             if isinstance(first, int) and not isinstance(first, bool) and argument.key in ("in", "out"):
                 found.append(build.name(argument.name))
-            elif isinstance(first, tuple) and any(loop.index is None for loop in self.loops):
+            elif isinstance(first, tuple) and not any(loop.index is None for loop in self.loops):
+                found.append(ast.Subscript(build.name(argument.name), build.constant(-1), ast.Load()))
+            elif isinstance(first, tuple):
                 for index in self._loop_indices():
                     found.append(ast.Subscript(build.name(argument.name), index, ast.Load()))
         return found

@@ -29,7 +29,11 @@ def finish(plan: Any, body: Any, class_name: str) -> Class:
         helper = body.settle_repeats()
         if helper is not None:
             plan.stage = helper
-    arguments = order(scope, node)
+    read: set[str] = set()
+    for statement in scope.init:
+        read |= build.free_names(statement)
+    # What was asked for and then not needed is no argument.
+    arguments = [argument for argument in order(scope, node) if argument.name in read]
     out = None
     if "out" in scope.arguments:
         outs = {i: i.output.type.shape[0] if isinstance(i.output, Tensor) and i.output.type.shape else None for i in body.instances}
