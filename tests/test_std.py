@@ -23,9 +23,9 @@ from timm.layers import (  # noqa: E402
     SqueezeExcite,
     StdConv2d,
 )
-from timm.models import _efficientnet_blocks as effnet  # noqa: E402
 from timm.layers.grn import GlobalResponseNorm  # noqa: E402
 from timm.layers.layer_scale import LayerScale2d  # noqa: E402
+from timm.models import _efficientnet_blocks as effnet  # noqa: E402
 from timm.models import densenet, resnet  # noqa: E402
 
 C, SIZE = 16, 11
@@ -42,7 +42,9 @@ ACT = "default act = relu"
 
 
 def compiled(folder: Path, file: str, call: str, defaults: str = "") -> Any:
-    imports = ", ".join(name for name in ("WeightStandardise", "ScaledStandardise") if name in call) or call.split("(")[0]
+    imports = (
+        ", ".join(name for name in ("WeightStandardise", "ScaledStandardise") if name in call) or call.split("(")[0]
+    )
     text = SPEC.format(imports=imports, file=file, call=call, defaults=defaults, channels=C, size=SIZE)
     (folder / "net.eff").write_text(text)
     return effspec.compile(str(folder / "net.eff"))
@@ -84,10 +86,21 @@ CASES: list[tuple[str, str, str, Callable[[], nn.Module]]] = [
         "MBConv(24, k = 5, s = 2)",
         SILU,
         lambda: effnet.InvertedResidual(
-            C, 24, 5, 2, exp_ratio=6, act_layer=nn.SiLU, se_layer=lambda c, **k: effnet.SqueezeExcite(c, rd_ratio=1 / 24, **k)
+            C,
+            24,
+            5,
+            2,
+            exp_ratio=6,
+            act_layer=nn.SiLU,
+            se_layer=lambda c, **k: effnet.SqueezeExcite(c, rd_ratio=1 / 24, **k),
         ),
     ),
-    ("conv", f"FusedMBConv({C}, expand = 4)", SILU, lambda: effnet.EdgeResidual(C, C, 3, exp_ratio=4, act_layer=nn.SiLU)),
+    (
+        "conv",
+        f"FusedMBConv({C}, expand = 4)",
+        SILU,
+        lambda: effnet.EdgeResidual(C, C, 3, exp_ratio=4, act_layer=nn.SiLU),
+    ),
     ("conv", f"FusedMBConv({C}, expand = 1)", SILU, lambda: effnet.ConvBnAct(C, C, 3, skip=True, act_layer=nn.SiLU)),
     ("mobile", "UIB(24, start = 5, mid = 3, s = 2)", NORM_ACT, lambda: uib(24, 5, 3, 0, 2)),
     (

