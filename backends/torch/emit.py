@@ -11,6 +11,7 @@ import jinja2
 from effspec.backend import Unit
 from effspec.backends.torch import build, guard
 from effspec.backends.torch.body import Class
+from effspec.backends.torch.features import split_features
 from effspec.backends.torch.initial import initialise
 from effspec.backends.torch.layout import print_module
 from effspec.backends.torch.plan import Plan
@@ -35,6 +36,7 @@ def emit(unit: Unit) -> str:
     file = plan.file()
     model = file.classes[-1]
     model.init += initialise(elaborated.graph)
+    split_features(model)
     definitions: list[ast.stmt] = [_class(cls) for cls in file.classes[:-1]]
     if file.stage is not None:
         definitions.append(file.stage)
@@ -84,12 +86,11 @@ def _function(
 def _title(unit: Unit) -> str:
     point = f", variant {unit.variant}" if unit.variant else (f", {unit.scale}" if unit.scale else "")
     sizes = ", ".join(" x ".join(map(str, shape)) for shape in unit.input_shapes.values())
-    return f"{unit.name}{point}: input {sizes}."
+    return f"{unit.name}{point}: input {sizes}, {unit.params:,} parameters, {unit.macs / 1e9:.2f} G multiply-adds."
 
 
 def _facts(unit: Unit) -> list[str]:
     return [
-        f"{unit.params:,} parameters, {unit.macs / 1e9:.2f} G multiply-adds.",
         f"Compiled by effspec from {unit.spec}, function {unit.hashes.get('function', '')[:12]}; {PLACEHOLDER}.",
     ]
 

@@ -86,8 +86,7 @@ def _statements(mark: Any, kind: str) -> list[ast.stmt]:
     if word.endswith("normal"):
         draw = call("nn.init.normal_", weight, std=scale)
         return [*statement, ast.Expr(draw)]
-    bound = build.assign("bound", scale)
-    return [*statement, bound, ast.Expr(parse("nn.init.uniform_(module.weight, -bound, bound)"))]
+    return [*statement, ast.Expr(call("nn.init.uniform_", weight, ast.UnaryOp(ast.USub(), scale), scale))]
 
 
 def _fan(word: str, numbers: dict[str, Any], kind: str) -> tuple[ast.expr, list[ast.stmt]]:
