@@ -287,7 +287,7 @@ def in_torch(text: str, name: str, device: str = "cpu") -> torch.nn.Module:
 def in_values(text: str, name: str):
     Session.values = Values()
     model = construct(check_source(text), name, {})
-    state = {path: parameter.value.shape for path, parameter in model.state()}
+    state = {path: parameter.value.shape for path, parameter in model.state().items()}
     return model, state
 
 

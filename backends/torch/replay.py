@@ -62,7 +62,7 @@ def replay(
     graphs = {training: written(graph, values, training) for training in (False, True)}
     try:
         model = construct(tree, class_name, arguments or {})
-        state = dict(model.state())
+        state = model.state()
     except Exception as error:
         raise _failed(error, f"{class_name}()", "a module") from error
     _compare_state({path: parameter.value.shape for path, parameter in state.items()}, graph)

@@ -58,6 +58,9 @@ class no_grad:
 # Modules.
 
 
+_PLAIN = frozenset({int, float, bool, str, tuple, dict, type(None)})
+
+
 class Module:
     """Children and parameters are the attributes that are modules and parameters, in order of assignment."""
 
@@ -84,7 +87,7 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         for name, item in self.__dict__.items():
-            if isinstance(item, Module):
+            if type(item) not in _PLAIN and isinstance(item, Module):
                 yield name, item
 
     def children(self) -> Iterator[Module]:
@@ -134,20 +137,25 @@ class Module:
         function(self)
         return self
 
-    def state(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Every path of the state dict, a shared module once for each place; names paths as it goes."""
+    def state(self, prefix: str = "", found: dict[str, Parameter] | None = None) -> dict[str, Parameter]:
+        """The tensors by path, those of a shared module once for each place; tells modules and tensors their paths."""
+        found = {} if found is None else found
         self.path = self.path or prefix
         start = f"{prefix}." if prefix else ""
         for name, item in self.__dict__.items():
+            if type(item) in _PLAIN:
+                continue
             if isinstance(item, Module):
-                yield from item.state(start + name)
+                item.state(start + name, found)
             elif isinstance(item, Parameter) and (type(item) is Parameter or self._buffers.get(name) is item):
                 item.named(start + name)
-                yield start + name, item
+                found[start + name] = item
+        return found
 
     def train(self, mode: bool = True) -> Module:
-        for module in self.modules():
-            module.training = mode
+        self.training = mode
+        for _, child in self.named_children():
+            child.train(mode)
         return self
 
     def eval(self) -> Module:
@@ -180,12 +188,11 @@ class _Container(Module):
     def named_children(self) -> Iterator[tuple[str, Module]]:
         return iter(self._items.items())
 
-    def state(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        self.path = self.path or prefix
-        start = f"{prefix}." if prefix else ""
+    def state(self, prefix: str = "", found: dict[str, Parameter] | None = None) -> dict[str, Parameter]:
+        found = super().state(prefix, found)
         for name, item in self._items.items():
-            yield from item.state(start + name)
-        yield from super().state(prefix)
+            item.state(f"{prefix}.{name}" if prefix else name, found)
+        return found
 
     def __len__(self) -> int:
         return len(self._items)

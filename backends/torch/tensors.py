@@ -37,7 +37,7 @@ Session = _Session()
 
 
 def pair_of(value: Any) -> Pair:
-    if isinstance(value, int):
+    if type(value) is int:
         return value, value
     first, second = value
     return first, second
@@ -364,6 +364,8 @@ class Tensor:
 def whole(**sizes: Any) -> None:
     """Raise unless every size is an integer (torch refuses a float, and True is a mistake)."""
     for name, size in sizes.items():
+        if type(size) is int and size >= 0:
+            continue
         for part in size if isinstance(size, tuple | list) else (size,):
             if type(part) is not int or part < 0:
                 raise TypeError(f"{name} = {size!r}")

@@ -13,6 +13,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import isinf, prod
 from typing import Any, TypeAlias
 
@@ -57,6 +58,7 @@ def _brief(value: Value) -> str:
     return f"[{value.op}{f' at {value.place}' if value.place else ''}]"
 
 
+@lru_cache(4096)
 def window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil: bool = False) -> int:
     """How many windows fit along an axis; raises ShapeError where none does."""
     space = size + sum(pads) - dilation * (kernel - 1) - 1
@@ -80,7 +82,8 @@ class Values:
     def make(
         self, op: str, attributes: tuple[Any, ...], operands: tuple[Value, ...], shape: Shape, batched: bool
     ) -> Value:
-        key = (op, attributes, tuple([operand.number for operand in operands]))
+        # Operands are compared by identity, which is equality here.
+        key = (op, attributes, operands)
         value = self._made.get(key)
         if value is None:
             value = Value(len(self._made), op, attributes, operands, shape, batched, self.place)
