@@ -398,19 +398,28 @@ class File(Node):
     items: tuple[Item, ...]
 
 
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly below, in the order of their fields."""
-
-    def walk(value: object) -> Iterator[Node]:
+    kind = type(node)
+    if kind not in _FIELDS:
+        _FIELDS[kind] = tuple(field.name for field in fields(node) if field.name != "span")
+    for name in _FIELDS[kind]:
+        value = getattr(node, name)
         if isinstance(value, Node):
             yield value
         elif isinstance(value, tuple):
-            for element in value:
-                yield from walk(element)
+            yield from _inside(value)
 
-    for field in fields(node):
-        if field.name != "span":
-            yield from walk(getattr(node, field.name))
+
+def _inside(values: tuple[object, ...]) -> Iterator[Node]:
+    for value in values:
+        if isinstance(value, Node):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _inside(value)
 
 
 def descend(node: Node) -> Iterator[Node]:

@@ -13,11 +13,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, TypeAlias, TypeVar
 
+import lark
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from lark.grammar import Rule
+from lark.lexer import TerminalDef
 
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Source, Span, fail
-from effspec.syntax import nodes
+from effspec.syntax import nodes, tables
 
 MAX_BYTES = 1 << 20
 MAX_TOKENS = 40_000
@@ -97,9 +100,11 @@ def _wordlike(left: str, right: str) -> bool:
     return (left.isalnum() or left == "_") and (right.isalnum() or right == "_")
 
 
-@cache
-def _lark() -> Lark:
-    grammar = files("effspec.grammars").joinpath("effspec.lark").read_text(encoding="utf-8")
+def _grammar() -> str:
+    return files("effspec.grammars").joinpath("effspec.lark").read_text(encoding="utf-8")
+
+
+def _build(grammar: str) -> Lark:
     return Lark(
         grammar,
         start=["start", "expr"],
@@ -109,6 +114,24 @@ def _lark() -> Lark:
         maybe_placeholders=True,
         postlex=_Newlines(),
     )
+
+
+@cache
+def _lark() -> Lark:
+    grammar = _grammar()
+    found = tables.load(grammar, lark.__version__)
+    if found is None:
+        return _build(grammar)
+    parser: Lark = Lark._load_from_dict(found["data"], found["memo"], postlex=_Newlines())
+    return parser
+
+
+def serialised() -> str:
+    """The document of `grammars/effspec.tables.json`."""
+    grammar = _grammar()
+    data, memo = _build(grammar).memo_serialize([TerminalDef, Rule])
+    data["options"]["postlex"] = None  # given anew when the tables are loaded
+    return tables.dump(grammar, lark.__version__, data, memo)
 
 
 def decode(data: bytes, name: str) -> Source:
