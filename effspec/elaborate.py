@@ -28,7 +28,7 @@ from effspec.evaluate import (
 )
 from effspec.ir.graph import Graph, Initializer, Node, Output, Parameter, Value
 from effspec.ir.types import TensorType
-from effspec.layers import Application, Bound, Instance, Iteration, Layer, Taps, Tensor
+from effspec.layers import Application, Bound, Instance, Iteration, Layer, Taps, Tensor, key
 from effspec.ops import OPS
 from effspec.ops.base import REQUIRED, Op, OpError, show
 from effspec.ops.bind import bind as bind_operator
@@ -93,6 +93,8 @@ class Elaborator(Evaluator):
         self.training = False
         self.stack: list[Layer] = []
         self.preparation: dict[str, dict[str, Any]] = {}
+        self.counting = False
+        self._counted: dict[Any, Any] = {}
         self._weights: dict[nodes.Node, int] = {}
         self._uses: dict[tuple[nodes.Node, str], int] = {}
 
@@ -445,6 +447,13 @@ class Elaborator(Evaluator):
         )
         if node.on:
             self._name_inputs(node, value, scope, site)
+        mark = None
+        if self.counting:
+            # Blocks hold no lines of the model: while those are counted, equal blocks are run once.
+            given = tuple((name, key(bound.value)) for name, bound in sorted(layer.bound.items()))
+            mark = (node, given, _types(value), id(frame.defaults), id(frame.context), self.training)
+            if mark in self._counted:
+                return self._stand_in(self._counted[mark], path)
         self.trail.append(f"{path or node.name.id}")
         try:
             for parameter in node.parameters:
@@ -458,7 +467,18 @@ class Elaborator(Evaluator):
         finally:
             self.trail.pop()
         instance.output = inner.it
+        if mark is not None:
+            self._counted[mark] = inner.it
         return inner.it
+
+    def _stand_in(self, value: Any, path: str) -> Any:
+        """Tensors like those of an equal block, while lines are counted."""
+        if isinstance(value, tuple):
+            return tuple(self._stand_in(element, path) for element in value)
+        if not isinstance(value, Tensor):
+            return value
+        made = self.add_node("input", path, (), {"shape": value.type.shape}, (value.type,), value.span)
+        return Tensor(Value(made.id), value.type, value.span, value.label)
 
     def _new_instance(
         self,
@@ -630,7 +650,7 @@ class Elaborator(Evaluator):
             for i in range(count):
                 block = None
                 if frame.is_model:
-                    block = frame.context.block
+                    block = 0 if self.counting else frame.context.block
                     frame.context.block += 1
                 frame.iteration = (*outer_iteration, i)
                 if line.out is not None:
@@ -871,10 +891,13 @@ class Elaborator(Evaluator):
         trial.nx = saved[0].nx.copy()
         trial.outputs = list(saved[0].outputs)
         self.graph, self.paths, self.owners, self.recording = trial, dict(saved[2]), dict(saved[3]), False
+        outer = self.counting, self._counted
+        self.counting, self._counted = True, {}
         try:
             frame, _ = expand()
             return int(frame.context.block)
         finally:
+            self.counting, self._counted = outer
             (self.graph, self.next_id, self.paths, self.owners, self.recording, self.preparation) = saved
 
     def _taps(self, frame: Frame) -> Taps:
@@ -1167,6 +1190,13 @@ def _mentions(node: nodes.Model, rule: nodes.Scaling | None, parameter: str, nam
         texts += [hook.result for hook in rule.hooks if hook.name.id == parameter]
     words = [part.id for text in texts for part in nodes.descend(text) if isinstance(part, nodes.Name)]
     return name in words or any(_mentions(node, rule, word, name, seen) for word in words)
+
+
+def _types(value: Any) -> Any:
+    """The shapes of a tensor or list of tensors."""
+    if isinstance(value, Tensor):
+        return value.type
+    return tuple(_types(element) for element in value) if isinstance(value, tuple) else value
 
 
 def replace_frame(frame: Frame, **changes: Any) -> Frame:
