@@ -414,6 +414,9 @@ def completion(shell: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status.  Never shows a traceback, unless EFFSPEC_TRACEBACK is set."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (as long as the process)
     try:
         try:
             status = cli.main(words, "effspec", standalone_mode=False, obj=words)
@@ -436,7 +439,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: Exception, words: Sequence[str]) -> int:
-    from effspec.diagnostics import EffspecError
+    from effspec.diagnostics import EffspecError, fail
 
     if isinstance(error, click.exceptions.Abort):
         say("interrupted")
@@ -444,6 +447,9 @@ def _failed(error: Exception, words: Sequence[str]) -> int:
     if isinstance(error, click.ClickException):
         error.show(sys.stderr)
         return 2
+    if isinstance(error, OSError) and error.filename is None:
+        # Every file that is read or written reports its own trouble: this is standard output.
+        error = fail("E0716", f"cannot write to standard output: {(error.strerror or str(error)).lower()}")
     if isinstance(error, EffspecError):
         if "--json" in words:
             document("failed", error.diagnostics)

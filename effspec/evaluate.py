@@ -17,7 +17,7 @@ from effspec.params import INITIALIZERS, initializer
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
 
-MAX_STEPS = 1_000_000
+MAX_STEPS = 250_000
 MAX_NESTING = 64
 
 

@@ -107,7 +107,7 @@ def protect(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
                 return True
             file.seek(0)
             head = file.read(4096)
-            named = _OURS in head[:64] and b"\0" in head
+            named = _OURS in head[:512] and b"\0" in head
             ours = named or (size < MAX_TEXT and is_sealed(head + file.read()))
     except FileNotFoundError:
         return False
