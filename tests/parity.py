@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from effspec.weights.convert import convert
+
 Arrays = dict[str, NDArray[Any]]
 
 TOLERANCE = 1e-9  # float64: the largest difference, relative to the largest value
@@ -99,21 +101,16 @@ def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-def match(source: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
-    """The peer's name of each of our tensors, by order and shape: both lists are in the order of execution."""
-    keys = [key for key in source if not key.endswith("num_batches_tracked")]
-    if len(keys) != len(shapes):
-        raise ValueError(f"the peer has {len(keys)} tensors, we have {len(shapes)}")
-    for key, (path, shape) in zip(keys, shapes.items(), strict=True):
-        if tuple(source[key].shape) != shape or key.rsplit(".", 1)[-1] != path.rsplit(".", 1)[-1]:
-            raise ValueError(f"{key} {tuple(source[key].shape)} does not fit {path} {shape}")
-    return dict(zip(shapes, keys, strict=True))
+def match(source: Mapping[str, torch.Tensor], compiled: Any) -> dict[str, str]:
+    """The peer's name of each of our tensors, as `effspec weights convert` finds it."""
+    return dict(convert({key: tuple(tensor.shape) for key, tensor in source.items()}, compiled.graph).names)
 
 
 def move(module: nn.Module, compiled: Any) -> Arrays:
     """The tensors of a peer under our paths."""
     source = module.state_dict()
-    return {path: source[key].numpy().copy() for path, key in match(source, shapes(compiled)).items()}
+    names = match(source, compiled)
+    return {path: source[names[path]].numpy().reshape(shape).copy() for path, shape in shapes(compiled).items()}
 
 
 class Source:

