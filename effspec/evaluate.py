@@ -2,122 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from effspec import values
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
-from effspec.ir.graph import Initializer
-from effspec.layers import Bound, Instance, Iteration, Layer, Namespace, Taps, Tensor
+from effspec.frames import MAX_STEPS, Cell, FnValue, Frame, ModelContext, Scope
+from effspec.layers import Bound, Instance, Layer, Namespace, Taps, Tensor
 from effspec.ops import OPS
-from effspec.ops.base import OpError
-from effspec.params import INITIALIZERS, initializer
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
-
-MAX_STEPS = 250_000
-MAX_NESTING = 64
-
-
-@dataclass(eq=False)
-class Cell:
-    """A parameter of a model: evaluated when it is first read, and remembering what it read (for "no effect")."""
-
-    name: str
-    span: Span
-    compute: Callable[[], Bound] | None
-    bound: Bound | None = None
-    origin: str = "default"
-    given: Span | None = None
-    reads: list[Cell] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class HookValue:
-    """A scaling's `channels(c) = ...`, with the scope of its parameters."""
-
-    node: nodes.Hook
-    frame: Frame
-
-    def __str__(self) -> str:
-        return f"the hook {self.node.name.id}"
-
-
-@dataclass(frozen=True, eq=False)
-class FnValue:
-    definition: Definition
-
-    def __str__(self) -> str:
-        return f"the function {self.definition.node.name.id}"
-
-
-class Scope:
-    """Names bound in one body, and the scope around it."""
-
-    __slots__ = ("names", "parent")
-
-    def __init__(self, parent: Scope | None = None, names: dict[str, Any] | None = None) -> None:
-        self.parent = parent
-        self.names: dict[str, Any] = names if names is not None else {}
-
-    def find(self, name: str) -> Any:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.names:
-                return scope.names[name]
-            scope = scope.parent
-        return None
-
-
-@dataclass(frozen=True, eq=False)
-class At:
-    """Where a repeated line stands: `at.i` of `at.n`, and for a model's lines `at.block` of `at.blocks`."""
-
-    i: int
-    n: int
-    block: int | None
-    iteration: Iteration
-
-
-@dataclass(frozen=True, eq=False)
-class DefaultEntry:
-    """`default name = value` of a model: evaluated at each use, in the model's frame."""
-
-    node: nodes.DefaultEntry
-    frame: Frame
-    scope: Scope
-
-
-@dataclass(eq=False)
-class ModelContext:
-    """What belongs to one expansion of a model: the repeated lines counted so far, and their total."""
-
-    blocks: int | None
-    block: int = 0
-    at: At | None = None
-
-
-@dataclass(eq=False)
-class Frame:
-    """A running body."""
-
-    module: Module
-    scope: Scope
-    instance: Instance
-    context: ModelContext
-    defaults: Mapping[str, DefaultEntry] = field(default_factory=dict)
-    prefix: str = ""
-    input: Any = None
-    it: Any = None
-    iteration: Iteration = ()
-    at: At | None = None
-    is_model: bool = False
-    labels: dict[str, Span] = field(default_factory=dict)
-    yields: list[Any] | None = None
-    entered: Iteration = ()
-
 
 _ARITHMETIC: dict[str, tuple[Callable[[Any, Any], Any], str | None]] = {
     "+": (values.add, "add"),
@@ -166,8 +61,6 @@ class Evaluator:
             nodes.Pipe: self._pipe,
         }
 
-    # Errors and the budget
-
     def fail(
         self,
         code: str,
@@ -208,8 +101,6 @@ class Evaluator:
         if self.steps > MAX_STEPS:
             self.charge(1, 1, span)
 
-    # Values
-
     def evaluate(self, node: nodes.Expr, frame: Frame) -> Any:
         """The value of an expression; recorded under (node, iteration)."""
         value = self._dispatch[type(node)](node, frame)
@@ -247,8 +138,6 @@ class Evaluator:
         if isinstance(value, Tensor):
             return f"a tensor of shape {value.type}"
         return values.describe(value)
-
-    # Names
 
     def _name(self, node: nodes.Name, frame: Frame) -> Any:
         name = node.id
@@ -301,7 +190,9 @@ class Evaluator:
 
     def file_frame(self, module: Module) -> Frame:
         """A frame in which only file-level names are visible."""
-        instance = Instance(nodes.Group(module.file.span, nodes.Body(module.file.span, None, ())), None, "", None, None, ())
+        instance = Instance(
+            nodes.Group(module.file.span, nodes.Body(module.file.span, None, ())), None, "", None, None, ()
+        )
         return Frame(module, Scope(), instance, ModelContext(0))
 
     def static_weight(self, definition: Definition) -> int:
@@ -312,8 +203,6 @@ class Evaluator:
 
     def contextual(self, name: str, frame: Frame, span: Span) -> Bound:
         raise NotImplementedError  # pragma: no cover - the elaborator knows it
-
-    # Lists
 
     def _list(self, node: nodes.List, frame: Frame) -> Any:
         with self.at_place(node.span):
@@ -359,7 +248,7 @@ class Evaluator:
         if target.id != "_":
             frame.scope.names[target.id] = value
         if self.recording:
-            frame.instance.values[target, frame.iteration] = value  # type: ignore[index]
+            frame.instance.values[target, frame.iteration] = value
 
     def _comprehension(self, node: nodes.Comprehension, frame: Frame) -> Any:
         out = []
@@ -400,8 +289,6 @@ class Evaluator:
             self.fail("E0507", f"the slice ends at {max(start, stop)}, the list has {size} elements", index.span)
         return value[start : max(stop, start)]
 
-    # Attributes
-
     def _attribute(self, node: nodes.Attribute, frame: Frame) -> Any:
         name = node.name.id
         if isinstance(node.value, nodes.Name) and node.value.id == "at":
@@ -422,7 +309,9 @@ class Evaluator:
         if isinstance(value, Layer) and name == "taps":
             if value.definition is None or not isinstance(value.definition.node, nodes.Model):
                 self.fail("E0508", f"only a model has taps, found {value}", node.span)
-            return Layer(value.bound, definition=value.definition, taps=True, variant=value.variant, weight=value.weight)
+            return Layer(
+                value.bound, definition=value.definition, taps=True, variant=value.variant, weight=value.weight
+            )
         self.fail(
             "E0508",
             f"{self.describe(value)} has no attribute `{name}`",
@@ -440,7 +329,10 @@ class Evaluator:
         if name not in axes:
             known = ["shape", "rank", *axes]
             self.fail(
-                "E0508", f"a tensor has no attribute `{name}`", node.name.span, f"it has {', '.join(known)}",
+                "E0508",
+                f"a tensor has no attribute `{name}`",
+                node.name.span,
+                f"it has {', '.join(known)}",
                 help=suggest(name, known),
             )
         if axes[name] >= len(shape) or (name != "channels" and len(shape) != 3):
@@ -457,20 +349,23 @@ class Evaluator:
         at, name = frame.at, node.name.id
         if at is None:
             self.fail(
-                "E0210", f"`at.{name}` is read where no line is repeated", node.span, help="give the line `x 1` (or more)"
+                "E0210",
+                f"`at.{name}` is read where no line is repeated",
+                node.span,
+                help="give the line `x 1` (or more)",
             )
         if name in ("i", "n"):
             return at.i if name == "i" else at.n
         if name not in ("block", "blocks"):
             self.fail("E0508", f"`at` has no `{name}`", node.span, "it has i, n, block, blocks")
         if at.block is None:
-            self.fail("E0210", f"`at.{name}` counts the lines of a model", node.span, help="a block's line has at.i and at.n")
+            self.fail(
+                "E0210", f"`at.{name}` counts the lines of a model", node.span, help="a block's line has at.i and at.n"
+            )
         if name == "block":
             return at.block
         # While the lines are still being counted any large number will do: rates stay below 1.
         return frame.context.blocks if frame.context.blocks is not None else MAX_STEPS
-
-    # Operators
 
     def _unary(self, node: nodes.Unary, frame: Frame) -> Any:
         if node.op == "not":
@@ -534,7 +429,9 @@ class Evaluator:
                 return left.is_identity and right.is_identity
             self.fail("E0503", "layers are not compared", node.span, help="only `== identity` is defined for layers")
         if isinstance(left, Tensor) or isinstance(right, Tensor):
-            self.fail("E0503", "tensors are not compared", node.span, help="compare what is known: `x.shape == y.shape`")
+            self.fail(
+                "E0503", "tensors are not compared", node.span, help="compare what is known: `x.shape == y.shape`"
+            )
         if type(left) is not type(right) and not (values.is_number(left) and values.is_number(right)):
             self.fail(
                 "E0503",
@@ -566,260 +463,11 @@ class Evaluator:
         condition = self.boolean(node.condition, frame, "the condition")
         return self.evaluate(node.chosen if condition else node.otherwise, frame)
 
-    # Calls
-
     def _call(self, node: nodes.Call, frame: Frame) -> Any:
-        self.step(node.span)
-        if isinstance(node.function, nodes.Name) and frame.scope.find(node.function.id) is None:
-            name = node.function.id
-            if name not in frame.module.definitions:
-                if name in values.FUNCTIONS:
-                    return self._builtin(name, node, frame)
-                if name in INITIALIZERS:
-                    return self._initializer(name, node, frame)
-                if name == "each":
-                    return self._each(node, frame)
-        function = self.evaluate(node.function, frame)
-        if isinstance(function, Layer):
-            return self._bind_arguments(function, node, frame)
-        if isinstance(function, FnValue | HookValue):
-            return self._call_fn(function, node, frame)
-        self.fail(
-            "E0503",
-            f"only a layer or a function is called, found {self.describe(function)}",
-            node.function.span,
-            help="a tensor flows by `|>`" if isinstance(function, Tensor) else None,
-        )
-
-    def _positional(self, node: nodes.Call, what: str) -> list[nodes.Expr]:
-        for argument in node.arguments:
-            if argument.name is not None:
-                self.fail("E0303", f"{what} takes its arguments by position", argument.span, help="delete the name")
-            if argument.then is not None:
-                self.fail("E0211", "`then` belongs to a layer's argument", argument.span)
-        return [argument.value for argument in node.arguments]
-
-    def _builtin(self, name: str, node: nodes.Call, frame: Frame) -> Any:
-        arguments = []
-        for expression in self._positional(node, name):
-            argument = self.evaluate(expression, frame)
-            if isinstance(argument, Tensor):
-                self.fail(
-                    "E0503", f"{name} computes with numbers, found {self.describe(argument)}", expression.span,
-                    help="reductions of tensors are layers: `x |> reduce_max(axes = [0])`" if name in ("min", "max", "sum") else None,
-                )
-            arguments.append(argument)
-        with self.at_place(node.span):
-            return values.call(name, arguments)
-
-    def _initializer(self, name: str, node: nodes.Call, frame: Frame) -> Initializer:
-        names = [argument.name for argument in INITIALIZERS[name]]
-        given: dict[str, Any] = {}
-        for position, argument in enumerate(node.arguments):
-            word = argument.name.id if argument.name else (names[position] if position < len(names) else "")
-            if word in given:
-                self.fail("E0302", f"{word} is given twice", argument.span)
-            if word not in names:
-                known = ", ".join(names)
-                self.fail("E0301", f"unknown argument of {name}", argument.span, f"it takes {known}", help=suggest(word, names))
-            given[word] = self.evaluate(argument.value, frame)
-        try:
-            return initializer(name, given)
-        except OpError as error:
-            self.fail(error.code, error.message, node.span, help=error.help)
-
-    def _each(self, node: nodes.Call, frame: Frame) -> Layer:
-        arguments = self._positional(node, "each")
-        if len(arguments) != 1:
-            self.fail("E0303", f"each takes one layer, found {len(arguments)} arguments", node.span)
-        layer = self.evaluate(arguments[0], frame)
-        if not isinstance(layer, Layer):
-            self.fail("E0503", f"each takes a layer, found {self.describe(layer)}", arguments[0].span)
-        return Layer({}, inner=layer, weight=layer.weight)
-
-    def signature(self, layer: Layer) -> tuple[list[str], str]:
-        """The names of a layer's parameters, and where they are declared (for messages)."""
-        if layer.op is not None:
-            return [argument.name for argument in layer.op.arguments], "an operator"
-        assert layer.definition is not None
-        node = layer.definition.node
-        assert isinstance(node, nodes.Block | nodes.Model)
-        names = [parameter.name.id for parameter in node.parameters]
-        if isinstance(node, nodes.Model) and (scaling := self.scaling_of(layer.definition)) is not None:
-            names += [parameter.name.id for parameter in scaling.node.parameters]  # type: ignore[union-attr]
-        return names, node.span.place
-
-    def scaling_of(self, definition: Definition) -> Definition | None:
-        """The scaling rule of a model's `with`."""
-        node = definition.node
-        assert isinstance(node, nodes.Model)
-        if node.scaling is None:
-            return None
-        expression = node.scaling.function if isinstance(node.scaling, nodes.Call) else node.scaling
-        found: Definition | None = None
-        if isinstance(expression, nodes.Name):
-            found = definition.module.definitions.get(expression.id)
-        elif isinstance(expression, nodes.Attribute) and isinstance(expression.value, nodes.Name):
-            namespace = definition.module.namespaces.get(expression.value.id)
-            found = namespace.definitions.get(expression.name.id) if namespace else None
-        if found is None or not isinstance(found.node, nodes.Scaling):
-            self.fail("E0201", f"`{expression.span.text}` is not a scaling", expression.span)
-        return found
-
-    def _bind_arguments(self, layer: Layer, node: nodes.Call, frame: Frame) -> Layer:
-        if layer.inner is not None:
-            self.fail("E0303", "each(...) takes no further arguments", node.span, help="give them to the layer inside")
-        names, place = self.signature(layer)
-        bound = dict(layer.bound)
-        given: set[str] = set()
-        weight = layer.weight
-        for position, argument in enumerate(node.arguments):
-            if argument.name is None:
-                if position >= len(names):
-                    self.fail(
-                        "E0303",
-                        f"{layer.name} takes {len(names)} arguments, found {len(node.arguments)}",
-                        argument.span,
-                        f"it takes {', '.join(names) or 'none'} ({place})",
-                    )
-                name = names[position]
-            else:
-                name = argument.name.id
-                if name not in names:
-                    self.fail(
-                        "E0301",
-                        f"unknown argument `{name}` of {layer.name}",
-                        argument.name.span,
-                        f"{layer.name} takes {', '.join(names) or 'no arguments'} ({place})",
-                        help=suggest(name, names),
-                    )
-            if name in given:
-                self.fail("E0302", f"{name} is given twice", argument.span)
-            given.add(name)
-            expression = argument.value
-            if argument.then is not None:
-                if frame.at is None:
-                    self.fail("E0211", "`then` is written on a line that is not repeated", argument.span, help="add `x N`")
-                expression = argument.value if frame.at.i == 0 else argument.then
-            value = self.evaluate(expression, frame)
-            if isinstance(value, Tensor) or (isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value)):
-                self.fail("E0503", "a tensor is not an argument", argument.span, help="tensors flow by `|>`: `[x, y] |> f()`")
-            if isinstance(value, Layer):
-                weight += value.weight * self.uses(layer, name)
-            bound[name] = Bound(value, argument, frame.instance, frame.iteration)
-        return Layer(
-            bound,
-            op=layer.op,
-            definition=layer.definition,
-            taps=layer.taps,
-            variant=layer.variant,
-            weight=min(weight, 10 * MAX_STEPS),
-        )
-
-    def uses(self, layer: Layer, parameter: str) -> int:
-        """How often a block names a parameter in its body: what a layer given for it multiplies."""
-        raise NotImplementedError  # pragma: no cover - the elaborator knows it
-
-    def variant_layer(self, name: str, module: Module, span: Span) -> Layer:
-        raise NotImplementedError  # pragma: no cover - the elaborator knows it
-
-    def _call_fn(self, function: FnValue | HookValue, node: nodes.Call, frame: Frame) -> Any:
-        if isinstance(function, HookValue):
-            parameters, name = function.node.parameters, function.node.name.id
-            inner = Scope(function.frame.scope)
-            module, instance = function.frame.module, function.frame.instance
-        else:
-            definition = function.definition
-            assert isinstance(definition.node, nodes.Fn)
-            parameters, name = definition.node.parameters, definition.node.name.id
-            inner, module = Scope(), definition.module
-            instance = frame.instance
-        names = [parameter.name.id for parameter in parameters]
-        given: dict[str, Any] = {}
-        for position, argument in enumerate(node.arguments):
-            if argument.then is not None:
-                self.fail("E0211", "`then` belongs to a layer's argument", argument.span)
-            word = argument.name.id if argument.name else (names[position] if position < len(names) else None)
-            if word is None:
-                self.fail("E0303", f"{name} takes {len(names)} arguments, found {len(node.arguments)}", argument.span)
-            if word not in names:
-                self.fail(
-                    "E0301", f"unknown argument `{word}` of {name}", argument.span, f"{name} takes {', '.join(names)}",
-                    help=suggest(word, names),
-                )
-            if word in given:
-                self.fail("E0302", f"{word} is given twice", argument.span)
-            given[word] = self.evaluate(argument.value, frame)
-        return self.run_fn(function, module, inner, instance, frame.context, given, node.span)
-
-    def run_fn(
-        self,
-        function: FnValue | HookValue,
-        module: Module,
-        scope: Scope,
-        instance: Instance,
-        context: ModelContext,
-        given: dict[str, Any],
-        span: Span,
-    ) -> Any:
-        """The value of a fn or hook.  What happens inside is not recorded: a call is one value."""
-        node: Any = function.node if isinstance(function, HookValue) else function.definition.node
-        inner = Frame(module, scope, instance, context)
-        recording, self.recording = self.recording, False
-        self.trail.append(node.name.id)
-        try:
-            for parameter in node.parameters:
-                name = parameter.name.id
-                if name in given:
-                    scope.names[name] = given[name]
-                elif parameter.default is not None:
-                    scope.names[name] = self.evaluate(parameter.default, inner)
-                else:
-                    self.fail("E0304", f"{node.name.id} needs its argument `{name}`", span)
-            for statement in getattr(node, "statements", ()):
-                if isinstance(statement, nodes.Require):
-                    self.require(statement, inner)
-                else:
-                    self.bind(statement.targets, self.evaluate(statement.value, inner), inner, statement.span)
-            return self.evaluate(node.result, inner)
-        finally:
-            self.recording = recording
-            self.trail.pop()
-
-    def require(self, node: nodes.Require, frame: Frame) -> None:
-        """Check a condition; a failure reports the values in it."""
-        self.readers.append(None)  # a condition that reads a parameter does not make the parameter matter
-        try:
-            holds = self.boolean(node.condition, frame, "a condition")
-            if holds:
-                return
-            notes = []
-            shown: set[str] = set()
-            for part in nodes.descend(node.condition):
-                text = part.span.text
-                if isinstance(part, nodes.Name | nodes.Attribute | nodes.Call | nodes.Index) and text not in shown:
-                    try:
-                        value = self.evaluate(part, frame)
-                    except EffspecError:
-                        continue
-                    if isinstance(value, int | str | tuple) or values.is_number(value):
-                        shown.add(text)
-                        notes.append(f"{text} is {values.show(value)}")
-            message = node.message.value if isinstance(node.message, nodes.String) else None
-            self.fail(
-                "E0510",
-                f"requirement failed: {message or node.condition.span.text}",
-                node.condition.span,
-                notes=tuple(notes),
-            )
-        finally:
-            self.readers.pop()
+        raise NotImplementedError  # pragma: no cover - effspec.calls
 
     def _pipe(self, node: nodes.Pipe, frame: Frame) -> Any:
-        value = self.evaluate(node.source, frame)
-        for step in node.steps:
-            value = self.run_step(step, value, frame)
-        return value
+        raise NotImplementedError  # pragma: no cover - effspec.calls
 
-    def run_step(self, step: nodes.Step, value: Any, frame: Frame) -> Any:
-        raise NotImplementedError  # pragma: no cover - the elaborator applies layers
+    def variant_layer(self, name: str, module: Module, span: Span) -> Layer:
+        raise NotImplementedError  # pragma: no cover - effspec.scaling

@@ -9,9 +9,9 @@ from typing import Any
 
 from effspec.cost import Cost
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, fail, suggest
-from effspec.elaborate import Elaborator
 from effspec.passes import LINEAR_FOLD, run
 from effspec.pipeline import Compiled
+from effspec.scaling import Models
 from effspec.syntax import nodes
 from effspec.values import show
 
@@ -80,7 +80,7 @@ class _Measured:
     def failure(self, check: nodes.Expr) -> Diagnostic | None:
         """What is wrong with a check that does not hold."""
         self.read = {}
-        elaborator = Elaborator("")
+        elaborator = Models("")
         value = elaborator.evaluate(self._measured(check), elaborator.file_frame(self.module))
         if value is True:
             return None

@@ -112,7 +112,9 @@ def power(base: Number, exponent: Number) -> Number:
         size = max(abs(Fraction(base).numerator).bit_length(), Fraction(base).denominator.bit_length())
         if size > 1 and abs(exponent) * (size - 1) > MAX_BITS:
             raise ValueProblem(
-                f"{show(base)} ** {show(exponent)} has more than {MAX_BITS} bits", "a smaller exponent is meant", "E0505"
+                f"{show(base)} ** {show(exponent)} has more than {MAX_BITS} bits",
+                "a smaller exponent is meant",
+                "E0505",
             )
         return number(Fraction(base) ** (exponent if size > 1 else exponent % 2))
     if base < 0:

@@ -122,8 +122,8 @@ def _lark() -> Lark:
     found = tables.load(grammar, lark.__version__)
     if found is None:
         return _build(grammar)
-    parser: Lark = Lark._load_from_dict(found["data"], found["memo"], postlex=_Newlines())
-    return parser
+    load: Callable[..., Lark] = Lark._load_from_dict
+    return load(found["data"], found["memo"], postlex=_Newlines())
 
 
 def serialised() -> str:

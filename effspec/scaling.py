@@ -1,0 +1,369 @@
+"""Applies a model's scaling rule and variants: the value of each parameter, where it comes from, whether it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from effspec import values
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
+from effspec.frames import Cell, Frame, Given, HookValue, ModelContext, Scope
+from effspec.ir.graph import Graph, Value
+from effspec.ir.types import TensorType
+from effspec.layers import Application, Bound, Instance, Iteration, Layer, Taps, Tensor
+from effspec.ops.base import show
+from effspec.resolve import Definition, Module
+from effspec.statements import Statements
+from effspec.syntax import nodes
+
+
+class Models(Statements):
+    """`Statements` with models: their parameters, scaling rules, variants and inputs."""
+
+    def _apply_model(
+        self,
+        layer: Layer,
+        definition: Definition,
+        node: nodes.Model,
+        value: Any,
+        frame: Frame,
+        path: str,
+        site: nodes.Node,
+        application: Application,
+        iteration: Iteration,
+    ) -> Any:
+        given = {name: Given(bound, (bound.node or site).span, "variant") for name, bound in layer.bound.items()}
+        inputs = list(value) if isinstance(value, tuple) else [value]
+
+        def expand(blocks: int | None) -> tuple[Frame, dict[str, Cell]]:
+            instance = self._new_instance(node, definition, path, frame, site, iteration, application)
+            instance.variant = layer.variant
+            instance.input = value
+            return self.expand_model(definition, given, instance, blocks, path + ".", inputs, site.span)
+
+        total = self._count_blocks(node, lambda: expand(None))
+        inner, _ = expand(total)
+        inner.instance.output = inner.it
+        if layer.taps:
+            return self._taps(inner)
+        return inner.it
+
+    def _count_blocks(self, node: nodes.Model, expand: Any) -> int | None:
+        """The number of repeated lines of a model that asks for it, by a trial expansion that leaves no trace."""
+        if not any(isinstance(part, nodes.Attribute) and part.name.id == "blocks" for part in nodes.descend(node)):
+            return None
+        saved = (self.graph, self.next_id, self.paths, self.owners, self.recording, dict(self.preparation))
+        trial = Graph(self.graph.name)
+        trial.nx = saved[0].nx.copy()
+        trial.outputs = list(saved[0].outputs)
+        self.graph, self.paths, self.owners, self.recording = trial, dict(saved[2]), dict(saved[3]), False
+        outer = self.counting, self._counted
+        self.counting, self._counted = True, {}
+        try:
+            frame, _ = expand()
+            return int(frame.context.block)
+        finally:
+            self.counting, self._counted = outer
+            (self.graph, self.next_id, self.paths, self.owners, self.recording, self.preparation) = saved
+
+    def _taps(self, frame: Frame) -> Taps:
+        entries: dict[Any, Any] = {}
+        for (site, _), application in frame.instance.applied.items():
+            if not isinstance(site, nodes.Line) or site.label is None:
+                continue
+            name, indices = application.label
+            if not indices:
+                entries[name] = application.output
+                continue
+            level = entries.setdefault(name, {})
+            for index in indices[:-1]:
+                level = level.setdefault(index, {})
+            level[indices[-1]] = application.output
+
+        def freeze(value: Any) -> Any:
+            return Taps({k: freeze(v) for k, v in value.items()}) if isinstance(value, dict) else value
+
+        return Taps({name: freeze(value) for name, value in entries.items()})
+
+    def variant_layer(self, name: str, module: Module, span: Span) -> Layer:
+        """A variant as a layer: its model with the arguments of the whole chain."""
+        definition, given = self.variant_arguments(name, module)
+        bound = {key: value.bound for key, value in given.items()}
+        return Layer(bound, definition=definition, variant=name, weight=self.static_weight(definition))
+
+    def variant_arguments(self, name: str, module: Module) -> tuple[Definition, dict[str, Given]]:
+        """The model behind a variant, and what the chain of variants gives it (the base first)."""
+        chain: list[nodes.Variant] = []
+        while name in module.variants:
+            variant = module.variants[name]
+            if variant in chain:
+                self.fail("E0206", f"variant {name} leads back to itself", variant.name.span)
+            chain.append(variant)
+            function = variant.call.function
+            if isinstance(function, nodes.Attribute) and isinstance(function.value, nodes.Name):
+                module = module.namespaces[function.value.id]
+                name = function.name.id
+            else:
+                assert isinstance(function, nodes.Name)
+                name = function.id
+        definition = module.definitions.get(name)
+        if definition is None or not isinstance(definition.node, nodes.Model):
+            where = chain[-1].call.function.span
+            self.fail("E0201", f"`{name}` is neither a model nor a variant", where, help=suggest(name, module.variants))
+        given: dict[str, Given] = {}
+        frame = self.file_frame(module)
+        base = Layer({}, definition=definition)
+        for variant in reversed(chain):
+            bound = self._bind_arguments(replace(base, bound={}), variant.call, frame).bound
+            for key, value in bound.items():
+                span = value.node.span if value.node is not None else variant.span
+                given[key] = Given(value, span, "variant")
+        return definition, given
+
+    def model_header(
+        self,
+        definition: Definition,
+        given: Mapping[str, Given],
+        instance: Instance,
+        blocks: int | None,
+        prefix: str,
+        span: Span,
+    ) -> tuple[Frame, dict[str, Cell]]:
+        """Evaluate a model's parameters, those of its scaling first, and the scaling's `require`s."""
+        node = definition.node
+        assert isinstance(node, nodes.Model)
+        scaling = self.scaling_of(definition)
+        cells: dict[str, Cell] = {}
+        frame = Frame(definition.module, Scope(), instance, ModelContext(blocks), prefix=prefix, is_model=True)
+        self.readers.append(None)
+        try:
+            if scaling is not None:
+                assert isinstance(scaling.node, nodes.Scaling)
+                self._scaling_cells(scaling, node, definition, given, frame, cells)
+            self._cells(node.parameters, frame, given, {}, cells, node.name.id)
+            self._unknown_settings(given, cells, node, span)
+            for cell in cells.values():
+                self.read(cell)
+        finally:
+            self.readers.pop()
+        if scaling is not None:
+            hook_frame = frame.scope.find("")
+            for require in scaling.node.requires:  # type: ignore[union-attr]
+                self.require(require, hook_frame)
+        for name, cell in cells.items():
+            assert cell.bound is not None
+            instance.arguments[name] = cell.bound
+        return frame, cells
+
+    def expand_model(
+        self,
+        definition: Definition,
+        given: Mapping[str, Given],
+        instance: Instance,
+        blocks: int | None,
+        prefix: str,
+        inputs: list[Any] | None,
+        span: Span,
+    ) -> tuple[Frame, dict[str, Cell]]:
+        """Evaluate a model's parameters and run its body; `inputs` are None for the compiled model itself."""
+        node = definition.node
+        assert isinstance(node, nodes.Model)
+        scaling = self.scaling_of(definition)
+        frame, cells = self.model_header(definition, given, instance, blocks, prefix, span)
+        root = Cell("", node.span, None)
+        self.readers.append(root)
+        try:
+            self._model_inputs(node, frame, inputs)
+            self.run_body(node.body, frame)
+        finally:
+            self.readers.pop()
+        if inputs is None:
+            rule = scaling.node if scaling is not None else None
+            assert rule is None or isinstance(rule, nodes.Scaling)
+            self._check_effect(given, cells, root, node, rule)
+        return frame, cells
+
+    def _scaling_cells(
+        self,
+        scaling: Definition,
+        node: nodes.Model,
+        definition: Definition,
+        given: Mapping[str, Given],
+        frame: Frame,
+        cells: dict[str, Cell],
+    ) -> None:
+        """The parameters and hooks of `with S(...)`, visible to the model's."""
+        rule = scaling.node
+        assert isinstance(rule, nodes.Scaling) and node.scaling is not None
+        rule_frame = Frame(scaling.module, Scope(), frame.instance, frame.context)
+        defaults: dict[str, Given] = {}
+        if isinstance(node.scaling, nodes.Call):
+            file = self.file_frame(definition.module)
+            names = [parameter.name.id for parameter in rule.parameters]
+            for position, argument in enumerate(node.scaling.arguments):
+                word = argument.name.id if argument.name else (names[position] if position < len(names) else "")
+                if word not in names:
+                    self.fail(
+                        "E0301",
+                        f"unknown argument `{word}` of {rule.name.id}",
+                        argument.span,
+                        f"it takes {', '.join(names)} ({rule.span.place})",
+                        help=suggest(word, names),
+                    )
+                if word in defaults:
+                    self.fail("E0302", f"{word} is given twice", argument.span)
+                defaults[word] = Given(Bound(self.evaluate(argument.value, file), argument), argument.span, "with")
+        self._cells(rule.parameters, rule_frame, given, defaults, cells, rule.name.id)
+        for name, cell in cells.items():
+            frame.scope.names[name] = cell
+        for hook in rule.hooks:
+            value = HookValue(hook, rule_frame)
+            rule_frame.scope.names[hook.name.id] = value
+            frame.scope.names[hook.name.id] = value
+        frame.scope.names[""] = rule_frame
+
+    def _cells(
+        self,
+        parameters: tuple[nodes.Parameter, ...],
+        frame: Frame,
+        given: Mapping[str, Given],
+        defaults: Mapping[str, Given],
+        cells: dict[str, Cell],
+        owner: str,
+    ) -> None:
+        for parameter in parameters:
+            name = parameter.name.id
+            if name in cells:
+                self.fail("E0203", f"{owner} and its scaling both have a parameter `{name}`", parameter.span)
+            source = given.get(name) or defaults.get(name)
+            if source is not None:
+                cell = Cell(name, parameter.span, None, source.bound, source.origin)
+                cell.given = source.span
+            elif parameter.default is not None:
+                cell = Cell(name, parameter.span, self._lazy(parameter, parameter.default, frame))
+            else:
+                self.fail(
+                    "E0304",
+                    f"{owner} needs its parameter `{name}`",
+                    parameter.span,
+                    help=f"give it: `--set {name}=...`, or choose a variant",
+                )
+            cells[name] = cell
+            frame.scope.names[name] = cell
+
+    def _lazy(self, parameter: nodes.Parameter, default: nodes.Expr, frame: Frame) -> Any:
+        return lambda: Bound(self.evaluate(default, frame), default, frame.instance, (), how="default")
+
+    def _unknown_settings(
+        self, given: Mapping[str, Given], cells: dict[str, Cell], node: nodes.Model, span: Span
+    ) -> None:
+        problems = []
+        for name, source in given.items():
+            if name not in cells:
+                label = Label(source.span, f"{node.name.id} takes {', '.join(cells)}")
+                help = suggest(name, cells)
+                if name == "phi" and help is None:
+                    help = "this model has no compound coefficient; its scaling takes other parameters"
+                problems.append(Diagnostic("E0602", f"{node.name.id} has no parameter `{name}`", label, help=help))
+        if problems:
+            raise EffspecError(tuple(problems))
+
+    def _model_inputs(self, node: nodes.Model, frame: Frame, inputs: list[Any] | None) -> None:
+        made: list[Any] = []
+        for position, declared in enumerate(node.inputs):
+            shape = self.evaluate(declared.shape, frame)
+            if not isinstance(shape, tuple) or not all(
+                isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape
+            ):
+                self.fail(
+                    "E0502",
+                    f"an input's shape is a list of sizes, found {values.show(shape)}",
+                    declared.shape.span,
+                    help="round what is not an integer",
+                )
+            if any(n > 2**31 for n in shape):
+                self.fail("E0505", f"a size is at most 2^31, found {values.show(shape)}", declared.shape.span)
+            if inputs is None:
+                kind = TensorType(shape)
+                new = self.add_node("input", declared.name.id, (), {"shape": shape}, (kind,), declared.span)
+                tensor = Tensor(Value(new.id), kind, declared.span, declared.name.id)
+            else:
+                if position >= len(inputs) or len(inputs) != len(node.inputs):
+                    self.fail(
+                        "E0409", f"{node.name.id} takes {len(node.inputs)} inputs, found {len(inputs)}", declared.span
+                    )
+                tensor = inputs[position]
+                if not isinstance(tensor, Tensor) or tensor.type.shape != shape:
+                    found = self.describe(tensor)
+                    self.fail(
+                        "E0414",
+                        f"{node.name.id} is compiled for an input {show(shape)}, found {found}",
+                        declared.span,
+                        help="pass the size: `backbone(size = ...)`",
+                    )
+            frame.scope.names[declared.name.id] = tensor
+            if self.recording:
+                frame.instance.values[declared, ()] = tensor
+            made.append(tensor)
+        frame.input = frame.it = made[0] if len(made) == 1 else tuple(made)
+        if inputs is None:
+            frame.instance.input = frame.input
+
+    def _check_effect(
+        self,
+        given: Mapping[str, Given],
+        cells: dict[str, Cell],
+        root: Cell,
+        node: nodes.Model,
+        rule: nodes.Scaling | None,
+    ) -> None:
+        """An argument from a variant or the command line that nothing evaluated reads is an error."""
+        reached: set[int] = set()
+        stack = [root]
+        while stack:
+            cell = stack.pop()
+            for other in cell.reads:
+                if id(other) not in reached:
+                    reached.add(id(other))
+                    stack.append(other)
+        problems = []
+        for name, source in given.items():
+            if id(cells[name]) in reached:
+                continue
+            blockers = [other for other in given if other != name and _mentions(node, rule, other, name, set())]
+            notes: tuple[str, ...] = ()
+            if blockers:
+                origin = given[blockers[0]]
+                who = "the variant" if origin.origin == "variant" else "the request"
+                where = f" ({origin.span.place})" if origin.origin == "variant" else ""
+                notes = (f"{who}{where} gives {_listed(blockers)}, so nothing is left that reads {name}",)
+            problems.append(
+                Diagnostic(
+                    "E0612",
+                    f"{name} has no effect",
+                    Label(source.span),
+                    notes=notes or (f"nothing that is evaluated reads {name}",),
+                    help=f"drop the variant to use {name}, or drop {name}" if blockers else f"drop {name}",
+                )
+            )
+        if problems:
+            raise EffspecError(tuple(problems))
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def _mentions(node: nodes.Model, rule: nodes.Scaling | None, parameter: str, name: str, seen: set[str]) -> bool:
+    """Whether the default of `parameter` would, directly or through hooks and other defaults, read `name`."""
+    if parameter in seen:
+        return False
+    seen.add(parameter)
+    texts: list[nodes.Node] = []
+    every = node.parameters + (rule.parameters if rule is not None else ())
+    texts += [p.default for p in every if p.name.id == parameter and p.default is not None]
+    if rule is not None:
+        texts += [hook.result for hook in rule.hooks if hook.name.id == parameter]
+    words = [part.id for text in texts for part in nodes.descend(text) if isinstance(part, nodes.Name)]
+    return name in words or any(_mentions(node, rule, word, name, seen) for word in words)
