@@ -1,8 +1,8 @@
 """Compile-time numbers and lists: exact, bounded, the same on every machine.
 
 A number is an int or a Fraction (never one with denominator 1).  Irrational results (`sqrt`, `log`, `exp`, fractional
-powers) are the correctly rounded 50-digit decimal, which is then exact.  Failures raise ValueProblem; the evaluator adds
-the place.
+powers) are the correctly rounded 50-digit decimal, which is then exact.  Failures raise ValueProblem, and the evaluator
+adds the place.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _exact_root(base: Number, exponent: Number) -> Number | None:
     order = Fraction(exponent).denominator
     if order > 64:
         return None
-    parts = []
+    parts: list[int] = []
     for part in (Fraction(base).numerator, Fraction(base).denominator):
         root = _integer_root(part, order)
         if root**order != part:
