@@ -18,10 +18,13 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
+from itertools import combinations, pairwise
 from typing import TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
+Signature: TypeAlias = tuple[tuple[str, Shape], ...]
+Contents: TypeAlias = tuple[Signature, ...]
 
 _ROLES = {
     role: names[0]
@@ -45,7 +48,7 @@ class Leaf:
     name: str
     order: int
     tensors: Mapping[str, str]
-    signature: tuple[tuple[str, Shape], ...]
+    signature: Signature
     path: tuple[str, ...]
 
 
@@ -54,19 +57,26 @@ class Item:
     """Leaves that are paired as one: a subtree, or one leaf."""
 
     leaves: tuple[Leaf, ...]
-    contents: tuple[tuple[tuple[str, Shape], ...], ...] = field(repr=False)
+    contents: Contents = field(repr=False)
 
     @property
     def order(self) -> int:
         return self.leaves[0].order
 
-    @property
+    @cached_property
     def path(self) -> tuple[str, ...]:
         """What the paths of its leaves have in common at their beginning."""
         path = self.leaves[0].path
         for leaf in self.leaves[1:]:
             path = path[: next((i for i, (a, b) in enumerate(zip(path, leaf.path, strict=False)) if a != b), len(path))]
         return path
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The telling words of its path."""
+        steps = (re.sub(r"(?<=[a-z])(?=[A-Z])", "_", step).lower() for step in self.path)
+        words = {word for step in steps for word in re.findall(r"[a-z]{3,}", step)}
+        return frozenset(_SAME.get(word, word) for word in words - _GENERIC)
 
     @property
     def name(self) -> str:
@@ -187,44 +197,92 @@ def _items(source: Sequence[Leaf], target: Sequence[Leaf]) -> tuple[list[Item], 
     return chosen[0], chosen[1]
 
 
+class _Group:
+    """Items of equal contents on both sides, by their places: `left` in the source, `right` in the target."""
+
+    def __init__(self, source: Sequence[Item], target: Sequence[Item]) -> None:
+        self.source, self.target = source, target
+        self.left: list[int] = []
+        self.right: list[int] = []
+
+    def score(self, i: int, j: int) -> int:
+        """How many telling words the names of two items share."""
+        return len(self.source[i].words & self.target[j].words)
+
+    def free(self, found: Mapping[int, int]) -> tuple[list[int], list[int]]:
+        taken = set(found.values())
+        return [i for i in self.left if i not in found], [j for j in self.right if j not in taken]
+
+    def items(self, left: Sequence[int], right: Sequence[int]) -> tuple[list[Item], list[Item]]:
+        return [self.source[i] for i in left], [self.target[j] for j in right]
+
+
 def _resolve(
     source: Sequence[Item], target: Sequence[Item], *, ordered: bool, follows: Follows
 ) -> list[tuple[Item, Item]]:
     """Pairs of items with equal contents."""
+    groups: dict[Contents, _Group] = defaultdict(lambda: _Group(source, target))
+    for i, item in enumerate(source):
+        groups[item.contents].left.append(i)
+    for j, item in enumerate(target):
+        groups[item.contents].right.append(j)
     same = ordered and [item.contents for item in source] == [item.contents for item in target]
-    found = dict(enumerate(range(len(target)))) if same else _by_neighbours(source, target) if ordered else {}
-    by_contents: dict[object, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for side, items in enumerate((source, target)):
-        for index, item in enumerate(items):
-            by_contents[item.contents][side].append(index)
-    words = [_words(source), _words(target)]
-    for left, right in by_contents.values():
-        group = ([source[i] for i in left], [target[j] for j in right])
-        score = {(i, j): len(words[0][i] & words[1][j]) for i in left for j in right} if len(left) > 1 else {}
-        _by_names(left, right, score, found)
-        free = ([i for i in left if i not in found], [j for j in right if j not in set(found.values())])
-        if len(free[0]) > 1:
-            parts = [source[i] for i in free[0]], [target[j] for j in free[1]]
-            ranks = _by_numbers(*parts, follows=follows)
-            if ranks is None:
-                raise Ambiguous(*parts, "they have equal shapes, and neither order, names nor numbers tell them apart")
-            found.update({free[0][a]: free[1][b] for a, b in ranks})
-        elif free[0]:
-            found[free[0][0]] = free[1][0]
-        for a, b in ((a, b) for at, a in enumerate(left) for b in left[at + 1 :]):
-            gain = score[a, found[a]] + score[b, found[b]] - score[a, found[b]] - score[b, found[a]]
-            if gain < 0:
-                raise Ambiguous(*group, "their order says one thing and their names another")
-            if ordered and not same and gain == 0 and found[a] > found[b]:
-                raise Ambiguous(*group, "their order differs, and their names do not say which is which")
+    found = dict(enumerate(range(len(target)))) if same else {}
+    for group in groups.values():
+        _by_names(group, found)
+        _by_numbers(group, found, follows)
+    if ordered:
+        _by_neighbours(source, target, found)
+    for group in groups.values():
+        left, right = group.free(found)
+        if len(left) > 1:
+            why = "they have equal shapes, and neither order, names nor numbers tell them apart"
+            raise Ambiguous(*group.items(left, right), why)
+        found.update(zip(left, right, strict=True))
+        _check(group, found, follows, moved=ordered and not same)
     return [(source[i], target[j]) for i, j in sorted(found.items())]
 
 
-def _by_neighbours(source: Sequence[Item], target: Sequence[Item]) -> dict[int, int]:
-    """Items with unique contents, then, round by round, what stands next to a pair on both sides in the same way."""
-    counts = Counter(item.contents for item in source)
-    place = {item.contents: j for j, item in enumerate(target)}
-    found = {i: place[item.contents] for i, item in enumerate(source) if counts[item.contents] == 1}
+def _by_names(group: _Group, found: dict[int, int]) -> None:
+    """Pair those that share more words with each other than with anything else; and what is left alone by that."""
+    while True:
+        left, right = group.free(found)
+        if len(left) == 1:
+            found[left[0]] = right[0]
+        new = {}
+        for i in left if len(left) > 1 else ():
+            best = max(group.score(i, j) for j in right)
+            fits = [j for j in right if group.score(i, j) == best]
+            if best and len(fits) == 1 and all(group.score(k, fits[0]) < best for k in left if k != i):
+                new[i] = fits[0]
+        if not new:
+            return
+        found.update(new)
+
+
+def _by_numbers(group: _Group, found: dict[int, int], follows: Follows) -> None:
+    left, right = group.free(found)
+    ranks = _ranks(*group.items(left, right), follows) if len(left) > 1 else None
+    if ranks is not None:
+        found.update({left[a]: right[b] for a, b in zip(*ranks, strict=True)})
+
+
+def _ranks(source: Sequence[Item], target: Sequence[Item], follows: Follows) -> tuple[list[int], list[int]] | None:
+    """Both sides in the order of the numbers in their names, if the source's names differ in nothing else.
+
+    The target has to be numbered alike, or to run in one line; between parallel branches a number says nothing.
+    """
+    if not _numbered(source):
+        return None
+    first = sorted(range(len(source)), key=lambda k: natural(".".join(source[k].path)))
+    if _numbered(target):
+        return first, sorted(range(len(target)), key=lambda k: natural(".".join(target[k].path)))
+    in_line = all(follows(a.leaves, b.leaves) for a, b in pairwise(target))
+    return (first, list(range(len(target)))) if in_line else None
+
+
+def _by_neighbours(source: Sequence[Item], target: Sequence[Item], found: dict[int, int]) -> None:
+    """Round by round, pair what stands next to a pair on both sides in the same way."""
     while True:
         taken = set(found.values())
         votes: dict[int, set[int]] = defaultdict(set)
@@ -237,54 +295,26 @@ def _by_neighbours(source: Sequence[Item], target: Sequence[Item]) -> dict[int, 
         wanted = Counter(b for places in votes.values() for b in places)
         new = {a: b for a, places in votes.items() if len(places) == 1 for b in places if wanted[b] == 1}
         if not new:
-            return found
-        found |= new
-
-
-def _by_names(
-    left: Sequence[int], right: Sequence[int], score: Mapping[tuple[int, int], int], found: dict[int, int]
-) -> None:
-    """Pair those of equal contents that share more words with each other than with anything else."""
-    while score:
-        free = [i for i in left if i not in found], [j for j in right if j not in set(found.values())]
-        new = {}
-        for i in free[0]:
-            best = max((score[i, j] for j in free[1]), default=0)
-            fits = [j for j in free[1] if score[i, j] == best]
-            if best and len(fits) == 1 and all(score[k, fits[0]] < best for k in free[0] if k != i):
-                new[i] = fits[0]
-        if not new:
             return
         found.update(new)
 
 
-def _by_numbers(source: Sequence[Item], target: Sequence[Item], *, follows: Follows) -> list[tuple[int, int]] | None:
-    """Pairs in the order of the numbers in the source's names, if these differ in nothing else.
-
-    The target has to be numbered alike, or to run in one line; between parallel branches a number says nothing.
-    """
-    if not _numbered(source):
-        return None
-    if not _numbered(target) and not all(follows(a.leaves, b.leaves) for a, b in pairwise(target)):
-        return None
-    ranks = [sorted(range(len(side)), key=lambda k: natural(".".join(side[k].path))) for side in (source, target)]
-    if not _numbered(target):
-        ranks[1] = list(range(len(target)))
-    return list(zip(*ranks, strict=True))
+def _check(group: _Group, found: Mapping[int, int], follows: Follows, *, moved: bool) -> None:
+    """Raise Ambiguous where names or numbers speak against the pairs, or nothing speaks for a change of order."""
+    for a, b in combinations(group.left, 2):
+        gain = group.score(a, found[a]) + group.score(b, found[b]) - group.score(a, found[b]) - group.score(b, found[a])
+        if gain < 0:
+            raise Ambiguous(*group.items(group.left, group.right), "their order says one thing and their names another")
+        if moved and gain == 0 and found[a] > found[b]:
+            why = "their order differs, and their names do not say which is which"
+            raise Ambiguous(*group.items(group.left, group.right), why)
+    if sorted(group.left, key=lambda i: natural(".".join(group.source[i].path))) == sorted(group.left, key=found.get):
+        return
+    ranks = _ranks(*group.items(group.left, group.right), follows)
+    if ranks is not None and any(found[group.left[a]] != group.right[b] for a, b in zip(*ranks, strict=True)):
+        why = "their order says one thing and their numbers another"
+        raise Ambiguous(*group.items(group.left, group.right), why)
 
 
 def _numbered(items: Sequence[Item]) -> bool:
     return len({tuple("#" if step.isdigit() else step for step in item.path) for item in items}) == 1
-
-
-def _words(items: Sequence[Item]) -> list[frozenset[str]]:
-    """The telling words in the path of each item."""
-    found = []
-    for item in items:
-        words = {word for step in item.path for word in re.findall(r"[a-z]{3,}", _split_case(step).lower())}
-        found.append(frozenset(_SAME.get(word, word) for word in words - _GENERIC))
-    return found
-
-
-def _split_case(text: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)
