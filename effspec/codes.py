@@ -614,6 +614,20 @@ _ROWS = (
         "$ effspec compile b0 --set classes=10 --weights b0.safetensors --target onnx -o b0.onnx",
         "$ effspec compile b0 --weights b0.safetensors --target onnx -o b0.onnx",
     ),
+    Code(
+        "E0805",
+        "a checkpoint of another model",
+        "A checkpoint is moved by structure and shape: it holds the same kinds of layers in the same shapes.",
+        "$ effspec weights convert b1.pth --spec b0 --variant b0 -o b0.safetensors",
+        "$ effspec weights convert b1.pth --spec b0 --variant b1 -o b1.safetensors",
+    ),
+    Code(
+        "E0806",
+        "parts of a checkpoint that cannot be told apart",
+        "Layers of one shape that neither their names nor their order nor the network's wiring distinguish.",
+        "$ effspec weights convert sorted_by_name.safetensors --spec twins.eff -o twins.safetensors",
+        "$ effspec weights convert in_order_of_the_code.pth --spec twins.eff -o twins.safetensors",
+    ),
     # E09xx: expectations
     Code(
         "E0901",
@@ -628,6 +642,13 @@ _ROWS = (
         "An expectation compares params, training_params, macs, acts, depth or count(...), or says equals(...).",
         "model M() on image: [3, 8, 8] { conv(8) }\nvariant m = M()\nexpect m: parms == 32",
         "model M() on image: [3, 8, 8] { conv(8) }\nvariant m = M()\nexpect m: params == 32",
+    ),
+    Code(
+        "E0903",
+        "not the peer's network",
+        "`equals` says that the peer's model has the same parameters, and the same outputs with the same weights.",
+        "$ effspec check half_pads_equal_tf.eff --peers",
+        "$ effspec check b0 --peers",
     ),
 )
 

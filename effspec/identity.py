@@ -50,9 +50,14 @@ def hashes(
     target: str = "",
     options: Mapping[str, bool | int | str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """All three by name; see `artefact` for the arguments."""
-    found = {"function": function(graph), "weights": weights(graph)}
+    """All three by name; see `artefact` for the arguments.  `known` holds the graph's other two, if they were made."""
+    known = known or {}
+    found = {
+        "function": known.get("function") or function(graph),
+        "weights": known.get("weights") or weights(graph),
+    }
     lines = [*found.values(), f"target {target!r}"]
     lines += [f"input {node.path} {node.types[0].shape}" for node in graph.inputs]
     lines += [f"output {output.name}" for output in graph.outputs]

@@ -137,14 +137,12 @@ class Compiled:
     def unit(self, target: str, options: Mapping[str, Choice]) -> Unit:
         """What a backend is given."""
         from effspec.backend import Unit
-        from effspec.identity import artefact
+        from effspec.identity import hashes
 
-        hashes = self.hashes | {
-            "artefact": artefact(self.graph, target=target, options=options, metadata=self.metadata)
-        }
+        digests = hashes(self.graph, target=target, options=options, metadata=self.metadata, known=self.hashes)
         spec = Path(self.module.name).name
         return Unit(
-            self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, hashes, self.metadata,
+            self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, digests, self.metadata,
             self.elaborated,
         )  # fmt: skip
 

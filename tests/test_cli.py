@@ -19,6 +19,7 @@ from effspec.cli import main
 
 ROOT = Path(__file__).parent.parent
 B0 = str(ROOT / "specs" / "b0.eff")
+B0_TEXT = Path(B0).read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -383,6 +384,28 @@ def test_check_finds_what_fails(effspec_: Any) -> None:
     assert [problem["code"] for problem in json.loads(done.out)["specs"][0]["diagnostics"]]
 
 
+def test_check_compares_with_peers(effspec_: Any) -> None:
+    """A spec that claims the wrong flavour of a peer is caught, and the right one is not."""
+    head = B0_TEXT[: B0_TEXT.index("# As trained")].replace("variant b1", "# variant b1")
+    head = "\n".join(line for line in head.splitlines() if not line.startswith(("variant b", "variant l")))
+    lines = [
+        "variant small = EfficientNet(size = 96)",
+        'variant same = EfficientNet(size = 96, pad = "same", eps = 1e-3, momentum = 0.01)',
+        'expect small: equals("timm/efficientnet_b0"), equals("torchvision/efficientnet_b0")',
+        'expect same: equals("timm/tf_efficientnet_b0"), equals("nowhere/model")',
+    ]
+    Path("x.eff").write_text("\n".join([head, *lines]))
+    done = effspec_("check", "x.eff", "--peers")
+    assert done.err.strip() == (
+        "x.eff: 2 points compile, 3 checks hold, 1 comparison with a peer not run (their packages are not installed)"
+    ), done.err
+    wrong = lines[2].replace("torchvision/efficientnet_b0", "timm/tf_efficientnet_b0")
+    Path("x.eff").write_text("\n".join([head, *lines[:2], wrong]))
+    done = effspec_("check", "x.eff", "--peers")
+    assert done.status == 1 and "E0903" in done.err and "outputs differ by" in done.err
+    assert effspec_("check", "x.eff").status == 0, "without --peers nothing is compared"
+
+
 def test_check_several(effspec_: Any) -> None:
     done = effspec_("check", "efficientnet_lite", "nowhere.eff")
     assert done.status == 1
@@ -395,6 +418,71 @@ def test_schemas_are_published_and_true(effspec_: Any) -> None:
     for name in names:
         schema = json.loads(effspec_("schema", name).out)
         assert schema["properties"]["schema"]["const"] == f"effspec.{name}/1"
+
+
+def test_explain(effspec_: Any) -> None:
+    for word in ("E0612", "e0612", "612"):
+        done = effspec_("explain", word)
+        assert done.status == 0 and done.out.startswith("E0612: ") and "--variant b2 --phi 3" in done.out
+        assert all(len(line) <= 80 for line in done.out.splitlines())
+    assert effspec_("explain", "E9999").status == 2
+    assert json.loads(effspec_("explain", "E0612", "--json").out)["code"] == "E0612"
+
+
+def test_fmt(effspec_: Any) -> None:
+    Path("b0.eff").write_text(B0_TEXT.replace("k = 3, s = 2)", "k=3,s = 2)"))
+    done = effspec_("fmt", "--check", "b0.eff")
+    assert done.status == 1 and "would reformat b0.eff" in done.err
+    done = effspec_("fmt", "--diff", "b0.eff")
+    assert done.status == 1 and "+    stem:   ConvNormAct(k = 3, s = 2)" in done.out
+    before = effspec.compile("b0.eff").hashes
+    assert effspec_("fmt", "b0.eff").status == 0 and "k = 3, s = 2)" in Path("b0.eff").read_text()
+    assert effspec.compile("b0.eff").hashes == before
+    done = effspec_("fmt", "--check", "b0.eff")
+    assert done.status == 0 and done.err == ""
+    assert effspec_("new", "net").status == 0
+    assert effspec_("fmt", "--check", "net.eff").status == 0, "the starter is in canonical form"
+
+
+def test_weights_travel(effspec_: Any) -> None:
+    from safetensors.numpy import load_file
+
+    words = ("b0", "--phi", "-2")
+    assert effspec_("weights", "init", *words, "--seed", "7", "-o", "a.safetensors").status == 0
+    found = load_file("a.safetensors")
+    net = effspec.compile("b0", phi=-2)
+    state = net.to_torch(seed=7).state_dict()
+    for name, value in found.items():
+        assert (state[name].numpy() == value).all()
+    assert set(found) == {name for name in state if not name.endswith("num_batches_tracked")}
+    # The same weights in every target, from the seed and from the file.
+    one = effspec_("compile", *words, "--target", "onnx", "--seed", "7", "-o", "one.onnx")
+    two = effspec_("compile", *words, "--target", "onnx", "--weights", "a.safetensors", "-o", "two.onnx")
+    assert (one.status, two.status) == (0, 0), two.err
+    assert Path("one.onnx").read_bytes() == Path("two.onnx").read_bytes()
+    done = effspec_("compile", *words, "--weights", "a.safetensors", "-o", "a.py")
+    assert done.status == 0 and "a.safetensors fits it" in done.err
+    done = effspec_("compile", "b0", "--weights", "a.safetensors", "-o", "b.py")
+    assert done.status == 1 and "E0804" in done.err and not Path("b.py").exists()
+    done = effspec_("compile", *words, "--weights", "a.safetensors", "-o", "a.safetensors", "--force")
+    assert done.status == 1 and "E0714" in done.err
+
+
+def test_checkpoints_are_converted(effspec_: Any) -> None:
+    import timm
+    import torch
+
+    torch.save(timm.create_model("efficientnet_lite0").state_dict(), "timm.pth")
+    words = ("weights", "convert", "timm.pth", "--spec", "efficientnet_lite", "--variant")
+    done = effspec_(*words, "lite0", "-o", "lite0.safetensors")
+    assert done.status == 0
+    assert done.err.splitlines()[0] == (
+        "matched 247 of 247 tensors by structure and shape; 49 counters (num_batches_tracked) ignored"
+    )
+    assert effspec_(*words, "lite0", "-o", "lite0.safetensors").status == 0, "what effspec wrote may be written again"
+    assert effspec_(*words, "lite1", "-o", "x.safetensors").status == 1
+    done = effspec_(*words, "lite0", "-o", "timm.pth", "--force")
+    assert done.status == 1 and "E0714" in done.err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -82,8 +82,8 @@ def run(*words: str, stdin: Any = None, **changed: Any) -> subprocess.CompletedP
         "byte-order mark alone": b"\xef\xbb\xbf",
         "NUL": b"effspec 1\n\0",
         "UTF-16": "effspec 1\n".encode("utf-16"),
-        "not UTF-8": b"effspec 1\nx = \"\xff\"\n",
-        "lone surrogate": b"effspec 1\nx = \"\xed\xa0\x80\"\n",
+        "not UTF-8": b'effspec 1\nx = "\xff"\n',
+        "lone surrogate": b'effspec 1\nx = "\xed\xa0\x80"\n',
         "bare CR": b"effspec 1\rx = 1\n",
         "line separator": "effspec 1\n# a\u2028b\n".encode(),
         "bidi control in a comment": "effspec 1\n# \u202e\n".encode(),
@@ -125,7 +125,15 @@ def test_places_that_are_no_files(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["../secret.eff", "/etc/passwd", "~/secret.eff", "http://x/y.eff", "%2e%2e/secret.eff", "..\\secret.eff", "link.eff"],
+    [
+        "../secret.eff",
+        "/etc/passwd",
+        "~/secret.eff",
+        "http://x/y.eff",
+        "%2e%2e/secret.eff",
+        "..\\secret.eff",
+        "link.eff",
+    ],
 )
 def test_imports_stay_beside_the_spec(path: str, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (here / "secret.eff").write_text(HEAD + "secret_number = 42\n")
@@ -157,8 +165,10 @@ LAYERS = "\n".join(
         "blocks doubled": HEAD + DOUBLED + "\nmodel M() on image: [3, 8, 8] { A40() }",
         "layers doubled": HEAD + LAYERS + "\nmodel M() on image: [3, 8, 8] { f40() }",
         "repeats": HEAD + "model M() on image: [3, 8, 8] { a: conv(8) x 1_000_000_000 }",
-        "loop": HEAD + "model M() on image: [3, 8, 8] { for i in 0 ..< 60_000 { a[i]: conv(8); b[i]: conv(8); c[i]: conv(8); d[i]: conv(8) } }",
-        "nested loops": HEAD + "model M() on image: [3, 8, 8] { for i in 0 ..< 9999 { for j in 0 ..< 9999 { relu() } } }",
+        "loop": HEAD
+        + "model M() on image: [3, 8, 8] { for i in 0 ..< 60_000 { a[i]: conv(8); b[i]: conv(8); c[i]: conv(8); d[i]: conv(8) } }",
+        "nested loops": HEAD
+        + "model M() on image: [3, 8, 8] { for i in 0 ..< 9999 { for j in 0 ..< 9999 { relu() } } }",
         "nested lists": HEAD + "n = [[[0 for _ in 0..999] for _ in 0..999] for _ in 0..999]\n"
         "model M() on image: [len(n), 8, 8] { conv(8) }",
         "range": HEAD + "n = len(0 .. 10**12)\nmodel M() on image: [n, 8, 8] { conv(8) }",
@@ -181,7 +191,9 @@ def test_meanings_that_are_refused(text: tuple[str, str], capfd: pytest.CaptureF
     refused(capfd, "compile", "x.eff", "--target", "ir")
 
 
-@pytest.mark.parametrize("phi", ["1e6", "100", "-1e6", "1e-300", "nan", "inf", "2,5", "0x10", "9**9**9", "1/0", "'2'", ""])
+@pytest.mark.parametrize(
+    "phi", ["1e6", "100", "-1e6", "1e-300", "nan", "inf", "2,5", "0x10", "9**9**9", "1/0", "'2'", ""]
+)
 def test_phis_that_are_refused(phi: str, capfd: pytest.CaptureFixture[str]) -> None:
     if phi == "1e-300":
         assert effspec.compile("b0", phi=1e-300).params == 5_288_548, "tiny, and exact"
@@ -207,7 +219,7 @@ def test_refusals_take_little_memory() -> None:
 # Mutated specs --------------------------------------------------------------------------------------------------------
 
 WORDS = sorted(set("".join(c if c.isalnum() or c == "_" else " " for c in B0).split()))
-SIGNS = list("()[]{}:;=,.|>-+*/%#\"\n x01")
+SIGNS = list('()[]{}:;=,.|>-+*/%#"\n x01')
 
 
 @st.composite

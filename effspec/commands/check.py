@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from effspec.diagnostics import Diagnostic, EffspecError
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
 from effspec.elaborate import Request
 from effspec.expectations import check as check_expectations
 from effspec.modules import Module
@@ -23,6 +24,7 @@ class Result:
     held: int
     skipped: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...]
+    peers: bool = False
 
     @property
     def line(self) -> str:
@@ -35,7 +37,9 @@ class Result:
             _counted(self.held, "check holds", "checks hold"),
         ]
         if self.skipped:
-            parts.append(_counted(len(self.skipped), "comparison", "comparisons") + " with a peer not run (--peers)")
+            counted = _counted(len(self.skipped), "comparison", "comparisons")
+            why = "their packages are not installed" if self.peers else "--peers"
+            parts.append(f"{counted} with a peer not run ({why})")
         return f"{self.spec}: {', '.join(parts)}"
 
 
@@ -62,17 +66,26 @@ def check_spec(spec: str, *, peers: bool = False) -> Result:
         held += outcome.held
         found += outcome.failures
         for peer, span in outcome.peers:
-            if not peers:
-                skipped.append(peer)
-                continue
-            from effspec.runtime.peers import compare
-
-            problem = compare(compiled, peer, span)
+            problem = _compared(compiled, peer, span) if peers else False
             if problem is None:
                 held += 1
+            elif problem is False:
+                skipped.append(peer)
             else:
                 found.append(problem)
-    return Result(spec, points, held, tuple(skipped), tuple(_once(found)))
+    return Result(spec, points, held, tuple(skipped), tuple(_once(found)), peers)
+
+
+def _compared(compiled: Compiled, peer: str, span: Span) -> Diagnostic | Literal[False] | None:
+    """What differs from a peer, None where nothing does, False where the peer is not installed."""
+    try:
+        from effspec.runtime.peers import Unavailable, compare
+    except ImportError:
+        return False
+    try:
+        return compare(compiled, peer, span)
+    except Unavailable:
+        return False
 
 
 def requests(module: Module) -> list[Request]:
@@ -93,8 +106,6 @@ def _complete(module: Module, name: str) -> bool:
 
 
 def _unknown_variants(module: Module) -> Iterator[Diagnostic]:
-    from effspec.diagnostics import Label, suggest
-
     for expect in module.expects:
         name = expect.variant.id
         if name not in module.variants:

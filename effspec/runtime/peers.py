@@ -1,0 +1,106 @@
+"""Whether a compiled model equals a peer's: the same parameters, and the same outputs with the same weights.
+
+Judged in float64 on one random picture, with weights that let every part be seen: scales around 1, biases around 0,
+and the statistics of batch norm taken from a forward pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span
+from effspec.weights.convert import convert
+
+if TYPE_CHECKING:
+    import numpy
+
+    from effspec.ir.graph import Parameter
+    from effspec.pipeline import Compiled
+
+TOLERANCE = 1e-9
+"""The largest difference of outputs, over the largest output."""
+
+
+class Unavailable(Exception):
+    """The peer's package is not installed, or has no such model."""
+
+
+def compare(compiled: Compiled, name: str, span: Span) -> Diagnostic | None:
+    """What differs from the peer `timm/...` or `torchvision/...`; None where nothing does.  Raises Unavailable."""
+    peer = _build(name)
+    state = peer.state_dict()
+    try:
+        names = convert({key: tuple(tensor.shape) for key, tensor in state.items()}, compiled.graph).names
+    except EffspecError as error:
+        found = error.diagnostics[0]
+        return Diagnostic(
+            "E0903", f"this is not {name}: {found.message}", Label(span), notes=found.notes, help=found.help
+        )
+    generator = torch.Generator().manual_seed(0)
+    _awaken(peer, compiled.input_shape, generator)
+    state = peer.state_dict()
+    own = compiled.to_torch(weights=_Moved({path: state[key] for path, key in names.items()})).eval()
+    picture = torch.randn(1, *compiled.input_shape, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        expected, result = _first(peer.double()(picture)), _first(own.double()(picture))
+    if expected.shape != result.shape:
+        shapes = f"{tuple(result.shape)} and {tuple(expected.shape)}"
+        return Diagnostic("E0903", f"this is not {name}: outputs of shape {shapes}", Label(span))
+    difference = float((expected - result).abs().max() / expected.abs().max())
+    if difference <= TOLERANCE:
+        return None
+    message = f"this is not {name}: with the same weights, outputs differ by {difference:.1e} of the largest"
+    help = "look at pads, epsilons, activations and the order of layers; shapes and parameters are equal"
+    return Diagnostic("E0903", message, Label(span), help=help)
+
+
+class _Moved:
+    """Tensors of the peer under the paths of the graph."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def tensor(self, parameter: Parameter) -> numpy.ndarray[Any, Any]:
+        made: numpy.ndarray[Any, Any] = self.tensors[parameter.path].reshape(parameter.shape).numpy()
+        return made
+
+
+def _build(name: str) -> nn.Module:
+    library, _, model = name.partition("/")
+    try:
+        package = importlib.import_module({"timm": "timm", "torchvision": "torchvision"}[library])
+        made: nn.Module = package.create_model(model) if library == "timm" else package.models.get_model(model)
+    except (ImportError, KeyError, RuntimeError, ValueError) as error:
+        raise Unavailable(f"{name}: {error}") from None
+    return made.eval()
+
+
+def _awaken(module: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> None:
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(drawn / parameter[0].numel() ** 0.5)
+            else:
+                parameter.copy_(1 + drawn / 8 if name.endswith("weight") else drawn / 5)
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        # The variance of a few pixels would be a matter of luck.
+        module(torch.randn(2, *shape, generator=generator))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+
+
+def _first(output: Any) -> torch.Tensor:
+    """The first tensor of a model's output."""
+    while not isinstance(output, torch.Tensor):
+        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
+    return output
