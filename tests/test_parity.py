@@ -93,7 +93,7 @@ def test_the_weights_see(subject: Subject) -> None:
     """Two pictures give clearly different answers, which float32 noise does not."""
     for size in subject.case.sizes:
         judged = Judged(subject.peer, parity.picture(size, 2))
-        assert distance(*judged.expected) > 0.03
+        assert distance(*judged.expected) > 0.01
         assert judged.own < 1e-4
 
 
