@@ -26,7 +26,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = {"", "console", "console nothing", "python", "text"}
+KINDS = {"", "console", "console nothing", "eff", "python", "text"}
 
 
 @dataclass

@@ -708,3 +708,11 @@ def _plain(line: nodes.Line) -> bool:
     """Whether a line is an expression and nothing else."""
     extras = (line.label, line.out, line.repeats, line.guard)
     return extras == (None,) * 4 and not isinstance(line.value, nodes.Group)
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    target = Path(str(files("effspec.grammars").joinpath("effspec.tables.json")))
+    target.write_text(serialised(), encoding="utf-8")
+    print(f"wrote {target.name}")

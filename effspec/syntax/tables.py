@@ -1,6 +1,6 @@
 """The parse tables of the grammar as JSON, so that a run need not build them (that takes longer than everything else).
 
-`grammars/effspec.tables.json` is generated from `grammars/effspec.lark` by `python -m effspec.syntax.tables`; a test holds
+`grammars/effspec.tables.json` is generated from `grammars/effspec.lark` by `python -m effspec.syntax.parser`; a test holds
 them together.  JSON and not lark's own cache, which is a pickle.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 
@@ -37,11 +36,3 @@ def dump(grammar: str, lark: str, data: Any, memo: Any) -> str:
 def _integer_keys(pairs: list[tuple[str, Any]]) -> dict[Any, Any]:
     """JSON has no integer keys; lark's states and memo have no others that look like one."""
     return {int(key) if key.isdigit() else key: value for key, value in pairs}
-
-
-if __name__ == "__main__":
-    from effspec.syntax.parser import serialised
-
-    target = Path(str(files("effspec.grammars").joinpath("effspec.tables.json")))
-    target.write_text(serialised(), encoding="utf-8")
-    print(f"wrote {target}")
