@@ -9,72 +9,20 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from effspec import __version__
+from effspec.options import complete_spec, complete_target, json_option, point_options, spec_argument
 
 if TYPE_CHECKING:
     from effspec.diagnostics import Diagnostic
     from effspec.pipeline import Compiled
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-# What several commands take -------------------------------------------------------------------------------------------
-
-
-def _complete_spec(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    from click.shell_completion import CompletionItem
-
-    from effspec.library import shipped
-
-    names = [CompletionItem(name) for name in shipped() if name.startswith(incomplete)]
-    return [*names, CompletionItem(incomplete, type="file")]
-
-
-def _complete_variant(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from effspec.diagnostics import EffspecError
-    from effspec.resolve import load
-
-    try:
-        return [name for name in load(context.params.get("spec") or "b0").variants if name.startswith(incomplete)]
-    except EffspecError:
-        return []
-
-
-def _complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from effspec.backend import names
-
-    return [name for name in names() if name.startswith(incomplete)]
-
-
-def spec_argument(command: F) -> F:
-    return click.argument("spec", shell_complete=_complete_spec)(command)
-
-
-def point_options(command: F) -> F:
-    """Which point of which model."""
-    for option in (
-        click.option("--model", metavar="NAME", help="Which model of the file, if it has several."),
-        click.option(
-            "--set", "settings", metavar="NAME=VALUE", multiple=True,
-            help='Give a parameter: a number, true, false, "text", [a, b] or a name of the file. Repeatable.',
-        ),
-        click.option("--phi", metavar="X", help="The coefficient of a compound scaling rule: any number."),
-        click.option("--variant", metavar="NAME", shell_complete=_complete_variant, help="A published point."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def json_option(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)
 
 
 def _compiled(spec: str, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None) -> Compiled:
@@ -129,7 +77,7 @@ def cli() -> None:
 @cli.command(name="compile")
 @spec_argument
 @point_options
-@click.option("--target", default="torch", show_default=True, shell_complete=_complete_target, help="What to make.")
+@click.option("--target", default="torch", show_default=True, shell_complete=complete_target, help="What to make.")
 @click.option("-o", "--output", metavar="PATH", help="Where to write; `-` is standard output.")
 @click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Draws the initial values.")
@@ -218,7 +166,7 @@ def _size(path: str, binary: bool) -> str:
 
 
 @cli.command()
-@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, shell_complete=_complete_spec)
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, shell_complete=complete_spec)
 @click.option("--peers", is_flag=True, help="Run `equals(...)` too, against the installed timm and torchvision.")
 @json_option
 def check(specs: tuple[str, ...], peers: bool, as_json: bool) -> None:
@@ -293,7 +241,7 @@ def targets(as_json: bool) -> None:
 
 
 @cli.command(name="list")
-@click.argument("specs", metavar="[SPEC]...", nargs=-1, shell_complete=_complete_spec)
+@click.argument("specs", metavar="[SPEC]...", nargs=-1, shell_complete=complete_spec)
 @json_option
 def list_command(specs: tuple[str, ...], as_json: bool) -> None:
     """List the shipped specs, or the models and variants of specs."""
@@ -347,7 +295,7 @@ def weights() -> None:
 
 @weights.command()
 @click.argument("checkpoint", type=click.Path())
-@click.option("--spec", required=True, metavar="SPEC", shell_complete=_complete_spec, help="The spec of the model.")
+@click.option("--spec", required=True, metavar="SPEC", shell_complete=complete_spec, help="The spec of the model.")
 @point_options
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(), help="A .safetensors file.")
 @click.option("--force", is_flag=True, help="Overwrite a file that effspec did not write.")

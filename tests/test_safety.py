@@ -1,4 +1,4 @@
-"""Hostile specs, requests, files and surroundings: refused at once with a diagnostic, never a traceback or half a file."""
+"""Hostile specs, requests, files and surroundings: refused at once, never a traceback or half a file."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ LAYERS = "\n".join(
         "layers doubled": HEAD + LAYERS + "\nmodel M() on image: [3, 8, 8] { f40() }",
         "repeats": HEAD + "model M() on image: [3, 8, 8] { a: conv(8) x 1_000_000_000 }",
         "loop": HEAD
-        + "model M() on image: [3, 8, 8] { for i in 0 ..< 60_000 { a[i]: conv(8); b[i]: conv(8); c[i]: conv(8); d[i]: conv(8) } }",
+        + "model M() on image: [3, 8, 8] { for i in 0 ..< 60_000 { a[i]: conv(8); relu(); relu(); relu(); relu() } }",
         "nested loops": HEAD
         + "model M() on image: [3, 8, 8] { for i in 0 ..< 9999 { for j in 0 ..< 9999 { relu() } } }",
         "nested lists": HEAD + "n = [[[0 for _ in 0..999] for _ in 0..999] for _ in 0..999]\n"
@@ -345,7 +345,8 @@ def test_modules_beside_the_user_are_not_imported(here: Path) -> None:
 
 WATCH = """
 import sys
-forbidden = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.putenv", "pickle.", "ctypes.")
+forbidden = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.putenv")
+forbidden += ("pickle.", "ctypes.")
 import effspec.cli
 sys.argv[1:] = {words}
 
