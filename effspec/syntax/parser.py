@@ -161,8 +161,25 @@ def decode(data: bytes, name: str) -> Source:
     return source
 
 
+_CACHE_SIZE = 64
+_parsed: dict[tuple[str, str], nodes.File] = {}
+
+
 def parse(source: Source) -> nodes.File:
-    """The syntax tree of a file.  Raises EffspecError with every syntax error found."""
+    """The syntax tree of a file.  Raises EffspecError with every syntax error found.
+
+    Trees are frozen, so that the same text under the same name is parsed once in a process.
+    """
+    mark = (source.name, source.text)
+    if mark not in _parsed:
+        tree = _parse(source)
+        if len(_parsed) >= _CACHE_SIZE:
+            _parsed.pop(next(iter(_parsed)))
+        _parsed[mark] = tree
+    return _parsed[mark]
+
+
+def _parse(source: Source) -> nodes.File:
     _check_depth(source)
     problems: list[Diagnostic] = []
     text = source.text
