@@ -239,11 +239,10 @@ class File:
         whole = self._counts.setdefault(key, storage)
         if count * element.size > whole.count * whole.element.size:
             raise Damaged(f"its storage {key[:40]} is given two lengths")
-        match view:
-            case None:
-                return storage
-            case (str(), int(first), int(length)) if first >= 0 and length >= 0 and first + length <= count:
-                return _Storage(key, element, first, length)
+        if view is None:
+            return storage
+        if isinstance(view, tuple) and len(view) == 3 and _sizes(view[1:]) and sum(view[1:]) <= count:
+            return _Storage(key, element, view[1], view[2])
         raise Damaged("a view in its pickle does not lie in its storage")
 
     # -- the tensors -------------------------------------------------------------------------------------------------

@@ -175,4 +175,4 @@ def write(
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a file (see `chunks`) so that the old one or the complete new one is there, whatever happens (E0716)."""
-    write_atomically(path, chunks(shapes, tensor, metadata))
+    write_atomically(Path(path), chunks(shapes, tensor, metadata))
