@@ -217,6 +217,24 @@ def test_another_order_of_definition_is_seen_or_refused(name: str, spec: str, va
             assert found == right or name in UNTELLABLE
 
 
+@pytest.mark.parametrize(("name", "spec", "variant"), MODELS)
+def test_names_without_structure(name: str, spec: str, variant: str) -> None:
+    """Modules that are only counted, as Keras does: right where the order decides, refused otherwise."""
+    source, model = shapes(name), graph(spec, variant)
+    counted: dict[str, int] = {}
+    flat = {}
+    for key in source:
+        module, _, tensor = key.rpartition(".")
+        flat[key] = f"layer_{counted.setdefault(module, len(counted))}.{tensor}"
+    try:
+        found = convert({flat[key]: shape for key, shape in source.items()}, model).names
+    except EffspecError as error:
+        assert "E0806" in str(error)
+        assert re.search("resnet|regnety|repvgg|hrnet", name)
+    else:
+        assert found == {path: flat[key] for path, key in convert(source, model).names.items()}
+
+
 @pytest.mark.parametrize(
     ("name", "spec", "variant"),
     [row for row in MODELS if re.search("/(regnet|seresnet|resnet50d|convnext_|shufflenet|repvgg)", row[0])],

@@ -308,9 +308,8 @@ def _check(group: _Group, found: Mapping[int, int], follows: Follows, *, moved: 
         if moved and gain == 0 and found[a] > found[b]:
             why = "their order differs, and their names do not say which is which"
             raise Ambiguous(*group.items(group.left, group.right), why)
-    if sorted(group.left, key=lambda i: natural(".".join(group.source[i].path))) == sorted(
-        group.left, key=lambda i: found[i]
-    ):
+    numbered = sorted(group.left, key=lambda i: natural(".".join(group.source[i].path)))
+    if numbered == sorted(group.left, key=lambda i: found[i]):
         return
     ranks = _ranks(*group.items(group.left, group.right), follows)
     if ranks is not None and any(found[group.left[a]] != group.right[b] for a, b in zip(*ranks, strict=True)):
