@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
+
+Tree = TypeVar("Tree", bound=ast.AST)
 
 
 def parse(text: str) -> ast.expr:
@@ -110,14 +113,90 @@ def is_literal(tree: ast.expr | None, value: Any) -> bool:
     return isinstance(tree, ast.Constant) and type(tree.value) is type(value) and tree.value == value
 
 
+_BINARY: dict[str, type[ast.operator]] = {
+    "+": ast.Add,
+    "-": ast.Sub,
+    "*": ast.Mult,
+    "/": ast.Div,
+    "//": ast.FloorDiv,
+    "%": ast.Mod,
+    "**": ast.Pow,
+}
+_COMPARE: dict[str, type[ast.cmpop]] = {
+    "==": ast.Eq,
+    "!=": ast.NotEq,
+    "<": ast.Lt,
+    "<=": ast.LtE,
+    ">": ast.Gt,
+    ">=": ast.GtE,
+    "in": ast.In,
+}
+
+
+def binary(op: str, left: ast.expr, right: ast.expr) -> ast.BinOp:
+    return ast.BinOp(left, _BINARY[op](), right)
+
+
+def compare(op: str, left: ast.expr, right: ast.expr) -> ast.Compare:
+    return ast.Compare(left, [_COMPARE[op]()], [right])
+
+
+def root(tree: ast.expr) -> ast.BinOp:
+    """The square root."""
+    return ast.BinOp(tree, ast.Pow(), ast.Constant(0.5))
+
+
+def shifted(tree: ast.expr, shift: int) -> ast.expr:
+    """A number `shift` higher."""
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
+        return ast.Constant(tree.value + shift)
+    return binary("+", tree, ast.Constant(shift)) if shift else tree
+
+
+def elements(tree: ast.expr) -> list[ast.expr]:
+    """The elements of a list or tuple written out; a single expression is one."""
+    return list(tree.elts) if isinstance(tree, ast.List | ast.Tuple) else [tree]
+
+
+def tupled(tree: ast.expr) -> ast.expr:
+    """A list written out as a tuple, other expressions as they are."""
+    return ast.Tuple(tree.elts, ast.Load()) if isinstance(tree, ast.List) else tree
+
+
+def store(tree: ast.expr) -> ast.expr:
+    """A name, attribute or tuple of them as a place to assign to."""
+    for node in [tree, *(tree.elts if isinstance(tree, ast.Tuple) else [])]:
+        if isinstance(node, ast.Tuple) and node is not tree:
+            store(node)
+        elif isinstance(node, ast.Name | ast.Attribute | ast.Tuple):
+            node.ctx = ast.Store()
+    return tree
+
+
 def assign(target: ast.expr | str, value: ast.expr) -> ast.Assign:
-    place = parse(target) if isinstance(target, str) else target
-    if isinstance(place, ast.Name | ast.Attribute | ast.Tuple):
-        place.ctx = ast.Store()
-        if isinstance(place, ast.Tuple):
-            for element in place.elts:
-                element.ctx = ast.Store()  # type: ignore[attr-defined]
-    return ast.Assign([place], value, lineno=0)
+    return ast.Assign([store(parse(target) if isinstance(target, str) else target)], value, lineno=0)
+
+
+def comprehension(element: ast.expr, target: ast.expr, iterable: ast.expr) -> ast.ListComp:
+    """`[element for target in iterable]`."""
+    return ast.ListComp(element, [ast.comprehension(store(target), iterable, [], 0)])
+
+
+def commented(tree: Tree, comment: str) -> Tree:
+    """The tree, with a comment at the end of its line."""
+    if comment:
+        tree.comment = comment  # type: ignore[attr-defined]
+    return tree
+
+
+def comment_of(tree: ast.AST) -> str:
+    return str(getattr(tree, "comment", ""))
+
+
+def in_rows(tree: Tree) -> Tree:
+    """A list or table whose elements get a line each."""
+    tree.rows = True  # type: ignore[attr-defined]
+    return tree
 
 
 def dump(tree: ast.AST) -> str:
@@ -129,14 +208,18 @@ def free_names(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
-def substitute(tree: ast.expr, names: Mapping[str, ast.expr]) -> ast.expr:
-    """The tree with names replaced by expressions."""
+def replace(tree: ast.expr, choose: Callable[[ast.AST], ast.expr | None]) -> ast.expr:
+    """The tree with the parts replaced for which `choose` gives another one."""
 
     class Replace(ast.NodeTransformer):
-        def visit_Name(self, node: ast.Name) -> ast.expr:
-            return names.get(node.id, node)
-
-    import copy
+        def visit(self, node: ast.AST) -> Any:
+            other = choose(node)
+            return self.generic_visit(node) if other is None else other
 
     result: ast.expr = Replace().visit(copy.deepcopy(tree))
     return result
+
+
+def substitute(tree: ast.expr, names: Mapping[str, ast.expr]) -> ast.expr:
+    """The tree with names replaced by expressions."""
+    return replace(tree, lambda node: names.get(node.id) if isinstance(node, ast.Name) else None)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import ast
 from functools import cache
-from typing import Any
 
 import jinja2
-
-from effspec.backend import Unit
 from effspec.backends.torch import build, guard
 from effspec.backends.torch.body import Class
 from effspec.backends.torch.features import split_features
@@ -16,8 +13,13 @@ from effspec.backends.torch.initial import initialise
 from effspec.backends.torch.layout import print_module
 from effspec.backends.torch.plan import Plan
 from effspec.backends.torch.replay import replay
+
+from effspec.backend import Unit
 from effspec.elaborate import Elaborated
 from effspec.output import PLACEHOLDER
+
+# Helpers of the file, in their order there; their texts are the templates of these names.
+_HELPERS = ("DropPath", "pad_same", "avg_pool_same", "SameConv2d", "PaddedConv2d", "LayerNorm2d")
 
 
 @cache
@@ -31,30 +33,27 @@ def _templates() -> jinja2.Environment:
 def emit(unit: Unit) -> str:
     """The stand-alone PyTorch source of a compiled model."""
     elaborated = unit.elaborated
-    assert isinstance(elaborated, Elaborated)
+    if not isinstance(elaborated, Elaborated):
+        raise TypeError("the torch backend writes source from the record of elaboration")
     plan = Plan(elaborated)
-    file = plan.file()
-    model = file.classes[-1]
+    plan.run()
+    *blocks, model = plan.classes
     model.init += initialise(elaborated.graph)
     split_features(model)
-    definitions: list[ast.stmt] = [_class(cls) for cls in file.classes[:-1]]
-    if file.stage is not None:
-        definitions.append(file.stage)
+    definitions: list[ast.stmt] = [_class(cls) for cls in blocks]
+    if plan.stage is not None:
+        definitions.append(plan.stage)
     definitions.append(_class(model))
-    names = {word: file.helpers.get(word, word) for word in file.helpers}
-    helpers = [
-        _templates().get_template(f"{word}.py.jinja").render(names=names).rstrip("\n")
-        for word in ("DropPath", "pad_same", "avg_pool_same", "SameConv2d", "PaddedConv2d", "LayerNorm2d")
-        if word in file.helpers
-    ]
-    printed = [print_module([ast.fix_missing_locations(d)]).rstrip("\n") for d in definitions]
-    parts = helpers + printed
-    text = _templates().get_template("module.py.jinja").render(
-        title=_title(unit), facts=_facts(unit), imports=_imports(parts), parts=parts
-    )
+    parts = [_render(f"{word}.py.jinja", names=plan.helpers) for word in _HELPERS if word in plan.helpers]
+    parts += [print_module([ast.fix_missing_locations(definition)]).rstrip("\n") for definition in definitions]
+    text = _render("module.py.jinja", title=_title(unit), fact=_fact(unit), imports=_imports(parts), parts=parts) + "\n"
     guard.check_source(text)
     replay(text, model.name, elaborated.graph)
     return text
+
+
+def _render(template: str, **values: object) -> str:
+    return _templates().get_template(template).render(**values).rstrip("\n")
 
 
 def _class(cls: Class) -> ast.ClassDef:
@@ -89,29 +88,16 @@ def _title(unit: Unit) -> str:
     return f"{unit.name}{point}: input {sizes}, {unit.params:,} parameters, {unit.macs / 1e9:.2f} G multiply-adds."
 
 
-def _facts(unit: Unit) -> list[str]:
-    return [
-        f"Compiled by effspec from {unit.spec}, function {unit.hashes.get('function', '')[:12]}; {PLACEHOLDER}.",
-    ]
+def _fact(unit: Unit) -> str:
+    return f"Compiled by effspec from {unit.spec}, function {unit.hashes.get('function', '')[:12]}; {PLACEHOLDER}."
 
 
 def _imports(parts: list[str]) -> list[str]:
     """The imports that the text needs, as ruff sorts them."""
-    words: set[str] = set()
-    for part in parts:
-        words |= build.free_names(ast.parse(part))
-    lines = []
-    if "OrderedDict" in words:
-        lines.append("from collections import OrderedDict")
+    words = {word for part in parts for word in build.free_names(ast.parse(part))}
     abstract = [word for word in ("Callable", "Iterator") if word in words]
-    if abstract:
-        lines.append(f"from collections.abc import {', '.join(abstract)}")
-    if lines:
-        lines.append("")
+    lines = [f"from collections.abc import {', '.join(abstract)}", ""] if abstract else []
     lines += ["import torch", "from torch import nn"]
     if "F" in words:
         lines.append("from torch.nn import functional as F")
     return lines
-
-
-

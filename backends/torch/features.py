@@ -1,4 +1,4 @@
-"""`forward_features`: the maps of a model's labelled lines, split off its forward where that is a straight trunk and a head."""
+"""`forward_features`: the maps of a model's labelled lines, where forward is a straight trunk and a head."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from effspec.backends.torch.build import name
 
 
 def split_features(model: Class) -> None:
-    """Divide `forward` after the last labelled line that ends the trunk; models of another form keep theirs whole."""
+    """Divide `forward` after the last labelled line of the trunk; models of another form keep theirs whole."""
     trunk: list[ast.stmt] = []
     last: str | None = None
     kept = 0
     for position, statement in enumerate(model.forward):
         label = _labelled(statement)
-        if label is not None:
+        if label is not None and isinstance(statement, ast.Assign):
             place = ast.Subscript(name("features"), ast.Constant(label), ast.Store())
-            assert isinstance(statement, ast.Assign)
-            trunk.append(ast.Assign([place, *statement.targets], statement.value, lineno=0))
+            trunk.append(ast.Assign([place, name("x")], statement.value, lineno=0))
             last, kept = label, position + 1
         elif _reads_only_x(statement):
             trunk.append(statement)
@@ -59,7 +58,7 @@ def _labelled(statement: ast.stmt) -> str | None:
     function = value.func
     owned = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "self"
     plain = len(value.args) == 1 and isinstance(value.args[0], ast.Name) and value.args[0].id == "x"
-    return function.attr if owned and plain and isinstance(function, ast.Attribute) else None
+    return function.attr if isinstance(function, ast.Attribute) and owned and plain else None
 
 
 def _reads_only_x(statement: ast.stmt) -> bool:

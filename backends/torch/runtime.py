@@ -1,8 +1,10 @@
-"""Which model parameters stay constructor arguments: those that flow into operator arguments and touch no other shape."""
+"""Which model parameters stay constructor arguments: those that flow into operators and touch no other shape."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from effspec.backends.torch.operators import ACTIVATIONS
 
 from effspec.elaborate import Elaborated
 from effspec.layers import Application, Instance, Layer
@@ -12,18 +14,19 @@ from effspec.values import is_number
 # Operator arguments that may be chosen when the module is made; a width only where nothing reads the result's width.
 _RATES = {("dropout", "rate"), ("drop_path", "rate")}
 _WIDTHS = {("linear", "out"), ("conv", "out")}
-_KEEPS_WIDTH = frozenset(
-    {"relu", "relu6", "silu", "mish", "sigmoid", "hard_sigmoid", "hard_swish", "tanh", "softplus", "gelu", "leaky_relu", "elu", "dropout"}
-)
+_KEEPS_WIDTH = frozenset(ACTIVATIONS) - {"softmax"} | {"dropout"}
 
 
-def runtime_parameters(elaborated: Elaborated, plan: Any) -> dict[str, Any]:
-    """The parameters of the compiled model that the emitted class takes, with their compiled values."""
+def runtime_parameters(elaborated: Elaborated, live: set[int]) -> dict[str, Any]:
+    """The parameters of the compiled model that the emitted class takes, with their compiled values.
+
+    `live` holds the nodes of the graph.
+    """
     found = {}
     for parameter in elaborated.model.parameters:
         word = parameter.name.id
         value = elaborated.parameters[word].value
-        if is_number(value) and _Flow(elaborated, plan).is_free(elaborated.root, word):
+        if is_number(value) and _Flow(elaborated, live).is_free(elaborated.root, word):
             found[word] = value
     return found
 
@@ -49,9 +52,9 @@ def tainted_parameters(root: Instance, names: set[str]) -> set[tuple[Instance, s
 class _Flow:
     """Follows one parameter from a body to the operators that read it."""
 
-    def __init__(self, elaborated: Elaborated, plan: Any) -> None:
+    def __init__(self, elaborated: Elaborated, live: set[int]) -> None:
         self.elaborated = elaborated
-        self.plan = plan
+        self.live = live
         self.used = False
 
     def is_free(self, instance: Instance, word: str) -> bool:
@@ -88,14 +91,14 @@ class _Flow:
                 return self._default(parent)
             if isinstance(parent, nodes.ModelInput):
                 return plain is False and self._input(parent, mention)
-            if isinstance(parent, nodes.Parameter) or isinstance(parent, nodes.Statement.__args__):  # type: ignore[attr-defined]
+            if isinstance(parent, nodes.Parameter | nodes.Statement):
                 return False
             plain = False
             node = parent
         return False
 
     def _argument(self, argument: nodes.Argument, call: nodes.Node, instance: Instance, plain: bool) -> bool:
-        assert isinstance(call, nodes.Call)
+        """Whether what an argument is given to may be chosen when the module is made."""
         layers = [v for (n, _), v in instance.values.items() if n is call and isinstance(v, Layer)]
         if not layers:
             return False
@@ -123,7 +126,7 @@ class _Flow:
         graph = self.elaborated.graph
         for application in _applications(instance, layer):
             for number in application.nodes:
-                if number not in self.plan.live:
+                if number not in self.live:
                     continue
                 stack = [number]
                 while stack:
@@ -181,10 +184,9 @@ class _Flow:
 def _applications(instance: Instance, layer: Layer) -> list[Application]:
     """Where a layer value was applied (`-> C` binds a copy, `each` wraps it)."""
     given = set(layer.bound.values())
-    return [
-        a
-        for a in instance.applied.values()
-        if a.layer is layer or (a.layer.op is layer.op and a.layer.definition is layer.definition and given <= set(a.layer.bound.values()))
-    ]
 
+    def extends(other: Layer) -> bool:
+        alike = other.op is layer.op and other.definition is layer.definition
+        return other is layer or (alike and given <= set(other.bound.values()))
 
+    return [application for application in instance.applied.values() if extends(application.layer)]

@@ -1,4 +1,4 @@
-"""A convolution whose weight passes through a layer: a subclass of `nn.Conv2d` with the layer's parameters beside the weight."""
+"""A convolution whose weight passes through a layer: a `nn.Conv2d` with the layer's parameters beside the weight."""
 
 from __future__ import annotations
 
@@ -6,43 +6,48 @@ import ast
 from typing import Any
 
 from effspec.backends.torch import build
+from effspec.backends.torch.arguments import Argument
 from effspec.backends.torch.body import Class, Text
 from effspec.backends.torch.build import call, name, own
-from effspec.backends.torch.scope import Argument
-from effspec.layers import Tensor
+from effspec.backends.torch.statements import Translation
 
-_OPTIONAL = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True}
+from effspec.ir.graph import Graph, Node
+from effspec.layers import Instance, Tensor
+
+_OPTIONAL: dict[str, int | bool] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True}
 
 
-def plan_weight_class(plan: Any, body: Any, block: str) -> Class:
+def is_weight_layer(instance: Instance) -> bool:
+    """Whether an instance works on a weight."""
+    return isinstance(instance.input, Tensor) and not instance.input.type.batched
+
+
+def plan_weight_class(body: Translation, block: str, graph: Graph) -> Class:
     """The class for these instances of a weight's layer; its forward ends in the convolution."""
     scope = body.scope
-    convs = [user for i in body.instances for user in plan.elaborated.graph.users(i.output.value.node) if user.op == "conv"]
+    shapes = {instance: instance.input.type.shape for instance in body.instances}
     arguments = [
-        Argument("in", "in_channels", {i: _shape(i)[1] for i in body.instances}),
-        Argument("out", "out_channels", {i: _shape(i)[0] for i in body.instances}),
-        Argument("k", "kernel_size", {i: _shape(i)[2] for i in body.instances}),
+        Argument("in", "in_channels", {instance: shape[1] for instance, shape in shapes.items()}),
+        Argument("out", "out_channels", {instance: shape[0] for instance, shape in shapes.items()}),
+        Argument("k", "kernel_size", {instance: shape[2] for instance, shape in shapes.items()}),
     ]
-    scope.arguments = {a.key: a for a in arguments}
-    same = any(c.attributes["pad_mode"] == "same" for c in convs)
-    optional = []
-    for word, default in _OPTIONAL.items():
-        values = [_value(c, word) for c in convs]
-        if word == "padding" and same:
-            continue
-        if any(value != default for value in values):
-            annotation = "bool" if isinstance(default, bool) else "int"
-            optional.append(Argument(word, word, {}, default, annotation))
-    keywords = {a.name: name(a.name) for a in optional}
-    scope.weight_shape = {0: name("out_channels"), 1: build.parse("self.weight.shape[1]"), 2: build.parse("self.weight.shape[2]")}
-    body.translate_from(Text(own("weight"), None), "weight")
+    scope.arguments = {argument.key: argument for argument in arguments}
+    convs = [user for i in body.instances for user in graph.users(i.output.value.node) if user.op == "conv"]
+    same = any(conv.attributes["pad_mode"] == "same" for conv in convs)
+    optional = [
+        Argument(word, word, {}, default, type(default).__name__)
+        for word, default in _OPTIONAL.items()
+        if not (word == "padding" and same) and any(_value(conv, word) != default for conv in convs)
+    ]
+    scope.weight_width = name("out_channels")
+    body.translate_from(Text(own("weight")), "weight")
     source: ast.expr = name("x")
     if same:
-        source = call(plan.need("pad_same"), source, build.parse("self.kernel_size[0]"), build.parse("self.stride[0]"))
+        kernel, stride = build.parse("self.kernel_size[0]"), build.parse("self.stride[0]")
+        source = call(body.planner.need("pad_same"), source, kernel, stride)
     body.emit(ast.Return(call(own("_conv_forward"), source, body.current.tree, own("bias"))))
-    start = ast.Expr(
-        call("super().__init__", name("in_channels"), name("out_channels"), name("kernel_size"), **keywords)
-    )
+    given = [name(argument.name) for argument in arguments]
+    start = ast.Expr(call("super().__init__", *given, **{a.name: name(a.name) for a in optional}))
     place = body.node.span.place.rsplit("/", 1)[-1]
     return Class(
         block + "Conv2d",
@@ -59,13 +64,9 @@ def plan_weight_class(plan: Any, body: Any, block: str) -> Class:
     )
 
 
-def _shape(instance: Any) -> tuple[int, ...]:
-    assert isinstance(instance.input, Tensor)
-    return instance.input.type.shape
-
-
-def _value(node: Any, word: str) -> Any:
-    value = node.attributes[word]
+def _value(node: Node, word: str) -> Any:
+    """An attribute of a convolution, of which the sides are alike."""
+    value: Any = node.attributes[word]
     if word == "padding":
         return value[0][0]
     return value[0] if isinstance(value, tuple) else value

@@ -1,0 +1,280 @@
+"""Indexed labels: `nn.ModuleList` and `nn.ModuleDict`, and how forward reaches their modules."""
+
+from __future__ import annotations
+
+import ast
+from abc import abstractmethod
+from typing import TypeAlias
+
+from effspec.backends.torch import build
+from effspec.backends.torch.applications import width_of
+from effspec.backends.torch.body import Applications, Text, force
+from effspec.backends.torch.build import attribute, call, name, own
+from effspec.backends.torch.columns import Column, Entry, Loop, Split, Untranslatable, constant_of
+from effspec.backends.torch.modules import Modules
+
+from effspec.layers import Instance, Layer
+from effspec.syntax import nodes
+
+Rows: TypeAlias = "dict[int, ast.expr | Rows]"
+
+
+class Containers(Modules):
+    """`Modules` with containers of modules."""
+
+    @abstractmethod
+    def sequential(self, line: nodes.Line, source: Text, entries: Applications) -> ast.expr:
+        """`nn.Sequential` of the repeats of a line."""
+
+    def indexed(
+        self, site: nodes.Node, label: nodes.Label, source: Text, everywhere: Applications, condition: ast.expr | None
+    ) -> ast.expr:
+        """The module of an indexed label where the translation stands; its container is made once."""
+        word = next(iter(everywhere.values())).label[0]
+        if site not in self.containers:
+            self.containers[site] = self._container(site, label, source, everywhere, condition)
+        kind = self.containers[site]
+        if self.in_symbolic_loop:
+            return self._loop_reference(site, label.indices, everywhere, kind, word)
+        same, found = constant_of({e: a.label[1] for e, a in self.here(site).items()})
+        if not same:
+            raise Untranslatable("an index that differs")
+        tree: ast.expr = own(word)
+        for position, index in enumerate(found):
+            place = ast.Constant(str(index)) if kind == "dict" and position == 0 else build.constant(index)
+            tree = ast.Subscript(tree, place, ast.Load())
+        return tree
+
+    def _loop_reference(
+        self, site: nodes.Node, indices: tuple[nodes.Expr, ...], everywhere: Applications, kind: str, word: str
+    ) -> ast.expr:
+        """Inside Python loops: the loop's own variable where the container has one entry each turn, else an index."""
+        if self.in_fixed_loop or len(indices) != len(self.scope.loops):
+            raise Untranslatable("labels that do not follow the loops")
+        full = self._every_turn(site, everywhere)
+        if len(indices) > 1:
+            if not full:
+                raise Untranslatable("a nested label that is not always there")
+            row = word + "s"
+            self.loop_modules[-2][word] = (row, own(word))
+            self.loop_modules[-1][word] = (word, name(row))
+            return name(word)
+        if full:
+            variable = word if word not in self.names and word != self.collecting else "layer"
+            container: ast.expr = call(attribute(own(word), "values")) if kind == "dict" else own(word)
+            self.loop_modules[-1][word] = (variable, container)
+            return name(variable)
+        index = self.scope.translate(indices[0])
+        if not isinstance(index, ast.Name) or kind != "list":
+            raise Untranslatable("an index that is not the loop's")
+        self.loop_used[-1].add(index.id)
+        return ast.Subscript(own(word), index, ast.Load())
+
+    def _every_turn(self, site: nodes.Node, everywhere: Applications) -> bool:
+        """Whether a place applies its layer in every turn of its loops, in the order of the container."""
+        depth = len(self.scope.loops)
+        labels: dict[Instance, dict[tuple[int, ...], tuple[int, ...]]] = {}
+        for (instance, iteration), application in everywhere.items():
+            labels.setdefault(instance, {}).setdefault(iteration[:depth], application.label[1])
+        turns: list[Entry] = list(self.scope.values.get(self.scope.loops[-1].node.targets[0], {}))
+        for instance, found in labels.items():
+            wanted = [iteration for other, iteration in turns if other is instance]
+            if list(found) != wanted or list(found.values()) != sorted(found.values()):
+                return False
+        return bool(labels)
+
+    # Making the container
+
+    def _container(
+        self, site: nodes.Node, label: nodes.Label, source: Text, everywhere: Applications, condition: ast.expr | None
+    ) -> str:
+        """Make `self.label` for an indexed label: rows for a model, a comprehension (else rows) for a block.
+
+        The kind of container: "list" or "dict".
+        """
+        if not self.scope.is_model and not self.scope.literal:
+            state = self.snapshot()
+            try:
+                self._comprehension(site, source, everywhere, condition, len(label.indices))
+                return "list"
+            except Untranslatable:
+                self.restore(state)
+        return self._row_container(site, source, everywhere)
+
+    def _row_container(self, site: nodes.Node, source: Text, everywhere: Applications) -> str:
+        by_label: dict[tuple[int, ...], Applications] = {}
+        per_instance: dict[Instance, set[tuple[int, ...]]] = {}
+        for entry, application in everywhere.items():
+            by_label.setdefault(application.label[1], {})[entry] = application
+            per_instance.setdefault(entry[0], set()).add(application.label[1])
+        if len({frozenset(labels) for labels in per_instance.values()}) > 1:
+            raise Split({instance: tuple(sorted(labels)) for instance, labels in per_instance.items()})
+        rows: Rows = {}
+        outer = self.scope.loops
+        for label, entries in by_label.items():
+            iteration = next(iter(entries))[1]
+            self.scope.loops = [Loop(loop.node, iteration[n], loop.names) for n, loop in enumerate(outer)]
+            try:
+                tree = self._row(site, Text(source.tree), entries)
+            finally:
+                self.scope.loops = outer
+            level = rows
+            for index in label[:-1]:
+                inner = level.setdefault(index, {})
+                if not isinstance(inner, dict):
+                    raise Untranslatable("labels of several depths")
+                level = inner
+            level[label[-1]] = build.commented(tree, self.shape_comment(entries))
+        tree, kind = _nested(rows)
+        self.declare(next(iter(everywhere.values())).label[0], tree)
+        return kind
+
+    def _row(self, site: nodes.Node, source: Text, entries: Applications) -> ast.expr:
+        if isinstance(site, nodes.Line) and site.repeats is not None:
+            return self.sequential(site, source, entries)
+        return self.constructor(site, source, entries)
+
+    def _comprehension(
+        self, site: nodes.Node, source: Text, everywhere: Applications, condition: ast.expr | None, depth: int
+    ) -> None:
+        """`nn.ModuleList([... for ...])`; it covers all turns of a loop, also while that is written out."""
+        outer = self.scope.loops
+        if len(outer) != depth:
+            raise Untranslatable("labels that do not follow the loops")
+        if any(application.label[1] != iteration[:depth] for (_, iteration), application in everywhere.items()):
+            raise Untranslatable("indices that are not 0, 1, 2 ...")
+        loops = outer
+        if self.in_fixed_loop:
+            loops = [Loop(x.node, None, {t.id: name(self.variable(t.id)) for t in x.node.targets}) for x in outer]
+        self.scope.loops = loops
+        try:
+            tree = self._row(site, Text(source.tree, self._turn_channels(everywhere)), everywhere)
+            if condition is not None:
+                tree = ast.IfExp(condition, tree, call("nn.Identity"))
+            for position in range(depth - 1, -1, -1):
+                self.scope.loops = loops[:position]
+                target, iterable = self._turns(loops[position], tree)
+                tree = call("nn.ModuleList", build.comprehension(tree, target, iterable))
+        finally:
+            self.scope.loops = outer
+        self.declare(next(iter(everywhere.values())).label[0], tree)
+
+    # What a turn gets
+
+    def _turn_channels(self, everywhere: Applications) -> ast.expr | None:
+        """The input channels of a module in a loop: the same each turn, from a list, or carried from turn to turn."""
+        column: Column = {e: w for e, a in everywhere.items() if (w := width_of(a.input)) is not None}
+        if len(column) != len(everywhere):
+            return None
+        for index in self.scope.loop_variables() if self.entry.is_list and not self.scope.is_model else []:
+            state = self.scope.snapshot()
+            element = ast.Subscript(self.scope.in_channels(), index, ast.Load())
+            if self.scope.holds(element, column):
+                return element
+            self.scope.restore(state)
+        state = self.scope.snapshot()
+        trials = self.scope.candidates()
+        base = force(self.entry.channels) if self.entry.channels is not None else None
+        for tree in [base, *trials] if base is not None else trials:
+            if self.scope.holds(tree, column):
+                return tree
+        firsts = {e: v for e, v in column.items() if e[1][-1] == 0}
+        rests = {e: v for e, v in column.items() if e[1][-1] > 0}
+        if base is not None and firsts and rests and self.scope.holds(base, firsts):
+            previous = self._previous(rests)
+            if previous is not None:
+                is_first = ast.Compare(self.scope.loop_variables()[0], [ast.Eq()], [ast.Constant(0)])
+                return ast.IfExp(is_first, base, previous)
+        self.scope.restore(state)
+        return None
+
+    def _list_parameters(self) -> list[str]:
+        """The parameters of the definition that are lists of numbers."""
+        found = []
+        for word in self.scope.parameters:
+            values = [i.arguments[word].value for i in self.instances if word in i.arguments]
+            listed = bool(values) and all(isinstance(value, tuple) for value in values)
+            if listed and values[0] and not any(isinstance(element, Layer) for element in values[0]):
+                found.append(word)
+        return found
+
+    def _previous(self, rests: Column) -> ast.expr | None:
+        """The output channels of the turn before, as `widths[i - 1]` or what is the same each turn."""
+        for word in self._list_parameters():
+            for index in self.scope.loop_variables():
+                state = self.scope.snapshot()
+                place = ast.BinOp(index, ast.Sub(), ast.Constant(1))
+                tree = ast.Subscript(self.scope.demand(word), place, ast.Load())
+                if self.scope.holds(tree, rests):
+                    return tree
+                self.scope.restore(state)
+        return next((tree for tree in self.scope.candidates() if self.scope.holds(tree, rests)), None)
+
+    # How often
+
+    def _turns(self, loop: Loop, tree: ast.expr) -> tuple[ast.expr, ast.expr]:
+        """`for i, k in enumerate(kernels)` with only the variables that the element reads."""
+        free = build.free_names(tree)
+        sources = self.sources(loop.node)
+        index = next((name(self.variable(s.target.id)) for s in sources if s.kind in ("index", "range")), None)
+        if index is not None and index.id not in free:
+            index = None
+        for source in sources:
+            if source.kind == "number" and source.target.id in free:
+                lists, element = self.scope.translate(source.node), name(source.target.id)
+                if index is None:
+                    return element, lists
+                return ast.Tuple([index, element], ast.Load()), call("enumerate", lists)
+        return index or name("_"), call("range", self._count(loop.node.iterable))
+
+    def _count(self, iterable: nodes.Expr) -> ast.expr:
+        """How often a loop of the spec runs, as a Python number."""
+        column: Column = {entry: len(value) for entry, value in self.scope.column(iterable).items()}
+        for argument in self.scope.arguments.values():
+            if argument.annotation.startswith("list["):
+                tree = call("len", name(argument.name))
+                if self.scope.holds(tree, column):
+                    return tree
+        state = self.scope.snapshot()
+        try:
+            hint = self._length(iterable)
+            if hint is not None and self.scope.holds(hint, column):
+                return hint
+        except Untranslatable:
+            pass
+        self.scope.restore(state)
+        for word in self._list_parameters():
+            state = self.scope.snapshot()
+            length = call("len", self.scope.demand(word))
+            for count in (length, build.binary("-", length, ast.Constant(1))):
+                if self.scope.holds(count, column):
+                    return count
+            self.scope.restore(state)
+        return self.scope.express("count", column)
+
+    def _length(self, iterable: nodes.Expr) -> ast.expr | None:
+        """The count as the spec says it: the length of a list, or the end of a range."""
+        if isinstance(iterable, nodes.Range):
+            return self.scope.translate(iterable.stop) if iterable.stop is not None else None
+        if isinstance(iterable, nodes.Call) and iterable.arguments:
+            iterable = iterable.arguments[0].value
+        elif not isinstance(iterable, nodes.Name):
+            return None
+        on = self.node.on if isinstance(self.node, nodes.Block) else ()
+        if isinstance(iterable, nodes.Name) and iterable.id in ["input", *(word.id for word in on if len(on) == 1)]:
+            return call("len", self.scope.in_channels())
+        return call("len", self.scope.translate(iterable))
+
+
+def _nested(rows: Rows) -> tuple[ast.expr, str]:
+    """`nn.ModuleList([...])`, or `nn.ModuleDict({...})` where the indices are not 0, 1, 2 ..."""
+    elements = {index: _nested(row)[0] if isinstance(row, dict) else row for index, row in rows.items()}
+    trees = list(elements.values())
+    if list(elements) != list(range(len(elements))):
+        table = ast.Dict([ast.Constant(str(index)) for index in elements], trees)
+        return call("nn.ModuleDict", build.in_rows(table)), "dict"
+    alike = len({build.dump(tree) for tree in trees}) == 1 and not any(map(build.comment_of, trees))
+    if alike and len(trees) > 1:
+        turns = call("range", ast.Constant(len(trees)))
+        return call("nn.ModuleList", build.comprehension(trees[0], name("_"), turns)), "list"
+    return call("nn.ModuleList", build.in_rows(ast.List(trees, ast.Load()))), "list"
