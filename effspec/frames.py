@@ -120,3 +120,4 @@ class Given:
     bound: Bound
     span: Span
     origin: str
+    name: str = ""

@@ -118,7 +118,7 @@ class Models(Statements):
             bound = self._bind_arguments(replace(base, bound={}), variant.call, frame).bound
             for key, value in bound.items():
                 span = value.node.span if value.node is not None else variant.span
-                given[key] = Given(value, span, "variant")
+                given[key] = Given(value, span, "variant", variant.name.id)
         return definition, given
 
     def model_header(
@@ -333,9 +333,10 @@ class Models(Statements):
                 continue
             blockers = [other for other in given if other != name and _mentions(node, rule, other, name, set())]
             notes: tuple[str, ...] = ()
+            who = "the variant"
             if blockers:
                 origin = given[blockers[0]]
-                who = "the variant" if origin.origin == "variant" else "the request"
+                who = f"variant {origin.name}" if origin.name else "the request"
                 where = f" ({origin.span.place})" if origin.origin == "variant" else ""
                 notes = (f"{who}{where} gives {_listed(blockers)}, so nothing is left that reads {name}",)
             problems.append(
@@ -344,7 +345,7 @@ class Models(Statements):
                     f"{name} has no effect",
                     Label(source.span),
                     notes=notes or (f"nothing that is evaluated reads {name}",),
-                    help=f"drop the variant to use {name}, or drop {name}" if blockers else f"drop {name}",
+                    help=f"drop {who} to use {name}, or drop {name}" if blockers else f"drop {name}",
                 )
             )
         if problems:
