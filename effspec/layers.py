@@ -1,8 +1,8 @@
 """Layers and tensors as the evaluator sees them, and the record of how a model was built.
 
-A layer is an operation with some arguments bound; it captures numbers and layers, never tensors.  The records (Instance,
-Application) are what a source backend works from: which definition ran, with which arguments, and what each of its
-statements did in each iteration.
+A layer is an operation with some arguments bound; it captures numbers and layers, never tensors.  The records
+(Instance, Application) are what a source backend works from: which definition ran, with which arguments, and what each
+of its statements did in each iteration.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Tensor:
 class Bound:
     """An argument's value and where it comes from.
 
-    `node` is the expression that gave it, evaluated in `instance` at `iteration`; `how` tells an argument that was given
-    from a parameter's own default and from a contextual default.
+    `node` is the expression that gave it, evaluated in `instance` at `iteration`; `how` tells an argument that was
+    given from a parameter's own default and from a contextual default.
     """
 
     value: Any
@@ -123,8 +123,8 @@ class Instance:
     """One run of a body: a block, a model, or a group (`node` a nodes.Group, whose names are those of `parent`).
 
     `site` is the line or step of the parent that applied it.  `values` holds every compile-time value and tensor by
-    (expression, iteration); `bound` the names by (binder, name, iteration); `ran` which guard held or which branch of an
-    `if` was taken (-1: none); `applied` the layers by (line or step or call, iteration).
+    (expression or binder, iteration); `ran` which guard held or which branch of an `if` was taken (-1: none); `applied`
+    the layers by (line or step or operator, iteration); `counts` how often a loop or repeated line ran.
     """
 
     node: nodes.Block | nodes.Model | nodes.Group

@@ -182,7 +182,7 @@ def sqrt(value: Number) -> Number:
 def exp(value: Number) -> Number:
     if value == 0:
         return 1
-    if abs(value) > 2000:
+    if not -2000 <= value <= 2000:
         raise ValueProblem(f"exp({show(value)}) is out of range", code="E0505")
     return _decimal(lambda: _to_decimal(value).exp())
 

@@ -1,7 +1,7 @@
 """The parse tables of the grammar as JSON, so that a run need not build them (that takes longer than everything else).
 
-`grammars/effspec.tables.json` is generated from `grammars/effspec.lark` by `python -m effspec.syntax.parser`; a test holds
-them together.  JSON and not lark's own cache, which is a pickle.
+`grammars/effspec.tables.json` is generated from `grammars/effspec.lark` by `python -m effspec.syntax.parser`; a test
+holds them together.  JSON and not lark's own cache, which is a pickle.
 """
 
 from __future__ import annotations
