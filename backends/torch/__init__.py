@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from effspec.backend import Choice, File, Option, Unit, Weights
-from effspec.diagnostics import Diagnostic
+from effspec.diagnostics import Diagnostic, Label
 
 
 class _TorchBackend:
@@ -18,8 +18,21 @@ class _TorchBackend:
     reads_weights = False
 
     def check(self, unit: Unit, options: Mapping[str, Choice]) -> list[Diagnostic]:
-        """Every operator of the table has a text."""
-        return []
+        """Operators that PyTorch has no row for; none of ours."""
+        from effspec.backends.torch.rules import ROWS
+
+        missing = {
+            node.op: node for node in unit.graph if node.op not in ROWS and node.op not in ("input", "parameter")
+        }
+        return [
+            Diagnostic(
+                "E0704",
+                f"the target torch cannot express the operator {op}",
+                Label(node.span) if node.span is not None else None,
+                help="write it with other operators, or choose another target",
+            )
+            for op, node in missing.items()
+        ]
 
     def emit(
         self, unit: Unit, weights: Weights | None, options: Mapping[str, Choice], filename: str

@@ -10,7 +10,7 @@ from effspec.backends.torch import build
 from effspec.backends.torch.build import attribute, call, is_literal, parse, shifted, tupled
 from effspec.backends.torch.operators import Attributes, Need, activation_keywords, keywords_of
 
-_FUNCTIONS: dict[str, str] = {
+FUNCTIONS: dict[str, str] = {
     "relu": "F.relu",
     "relu6": "F.relu6",
     "silu": "F.silu",
@@ -45,9 +45,9 @@ class Use(NamedTuple):
 
 def functional(op: str, use: Use) -> ast.expr:
     """The expression of an operator in forward."""
-    if op in _FUNCTIONS:
-        return call(_FUNCTIONS[op], use.source, **activation_keywords(op, use.attributes))
-    return _FUNCTIONAL[op](use)
+    if op in FUNCTIONS:
+        return call(FUNCTIONS[op], use.source, **activation_keywords(op, use.attributes))
+    return FUNCTIONAL[op](use)
 
 
 def _method(tree: ast.expr, word: str, *args: ast.expr, **keywords: ast.expr) -> ast.expr:
@@ -201,7 +201,7 @@ def _adaptive(use: Use) -> ast.expr:
     return call("F.adaptive_avg_pool2d", use.source, tupled(use.attributes["output_size"]))
 
 
-_FUNCTIONAL: dict[str, Callable[[Use], ast.expr]] = {
+FUNCTIONAL: dict[str, Callable[[Use], ast.expr]] = {
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "global_avg_pool": _global("mean"),
