@@ -38,12 +38,12 @@ class Calls(Loops):
             known = source.channels is not None and not any(isinstance(v, tuple) for v in column.values())
             return self.scope.express("in_channels", column, None, force(source.channels) if known else None)
         contextual = self._contextual(argument.key, entries)
-        drawn = self.draw(contextual, argument) if contextual is not None else None
+        drawn = self.draw(contextual, argument, entries) if contextual is not None else None
         if drawn is not None:
             return drawn
         return self.scope.express(argument.key.lstrip("="), column, self.hint(argument.key, entries))
 
-    def draw(self, entry: nodes.DefaultEntry, argument: Argument) -> ast.expr | None:
+    def draw(self, entry: nodes.DefaultEntry, argument: Argument, entries: Applications) -> ast.expr | None:
         """A value that a model's `default` gives to a repeated line; models have one."""
         return None
 

@@ -8,6 +8,7 @@ from functools import cache
 import jinja2
 from effspec.backends.torch import build, guard
 from effspec.backends.torch.body import Class
+from effspec.backends.torch.columns import Split, Untranslatable
 from effspec.backends.torch.features import split_features
 from effspec.backends.torch.initial import initialise
 from effspec.backends.torch.layout import print_module
@@ -16,6 +17,7 @@ from effspec.backends.torch.replay import replay
 
 from effspec.backend import Unit
 from effspec.elaborate import Elaborated
+from effspec.ir.verify import InternalError
 from effspec.output import PLACEHOLDER
 
 # Helpers of the file, in their order there; their texts are the templates of these names.
@@ -35,7 +37,15 @@ def emit(unit: Unit) -> str:
     elaborated = unit.elaborated
     if not isinstance(elaborated, Elaborated):
         raise TypeError("the torch backend writes source from the record of elaboration")
-    plan = Plan(elaborated)
+    try:
+        return _proven(unit, elaborated, Plan(elaborated))
+    except (InternalError, Untranslatable, Split):
+        # What cannot be said well is still said right: a class for each distinct block, with its numbers in it.
+        return _proven(unit, elaborated, Plan(elaborated, literal=True))
+
+
+def _proven(unit: Unit, elaborated: Elaborated, plan: Plan) -> str:
+    """The text of a plan, held to the closed list and replayed against the graph."""
     plan.run()
     *blocks, model = plan.classes
     model.init += initialise(elaborated.graph)

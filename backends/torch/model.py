@@ -6,13 +6,14 @@ import ast
 
 from effspec.backends.torch import build
 from effspec.backends.torch.arguments import Argument
-from effspec.backends.torch.body import Channels, Planner
+from effspec.backends.torch.body import Applications, Channels, Planner
 from effspec.backends.torch.build import call, name
 from effspec.backends.torch.columns import Untranslatable, constant_of
 from effspec.backends.torch.scope import Scope
 from effspec.backends.torch.stage import Sequence, settle
 from effspec.backends.torch.statements import Translation
 
+from effspec.layers import Application
 from effspec.syntax import nodes
 
 
@@ -33,22 +34,43 @@ class ModelTranslation(Translation):
 
     # Rates
 
-    def draw(self, entry: nodes.DefaultEntry, argument: Argument) -> ast.expr | None:
-        """`next(drops)` for a default that is a formula of `at.block`."""
-        if not any(_is_at(part) and part.name.id == "block" for part in _attributes(entry)):
+    def draw(self, entry: nodes.DefaultEntry, argument: Argument, entries: Applications) -> ast.expr | None:
+        """`next(drops)` for a default that is a formula of `at.block`, or the formula where not every block draws."""
+        if self.scope.literal or not any(_is_at(part) and part.name.id == "block" for part in _attributes(entry)):
             return None
+        order = self._block_order()
+        if not self._draws_in_order(entry, order):
+            blocks = {order.get(id(application.child)) for application in entries.values()}
+            block = blocks.pop() if len(blocks) == 1 else None
+            if block is None:
+                raise Untranslatable("blocks that draw different rates")
+            return build.substitute(self._formula(entry.value), {"i": ast.Constant(block)})
         if entry not in self.drawn:
-            total = sum(
-                len(self.applied[s]) for s in self.applied if isinstance(s, nodes.Line) and s.repeats is not None
-            )
-            if not self.scope.values.get(entry.value) or not total:
-                return None
-            turns = ast.comprehension(build.store(name("i")), call("range", ast.Constant(total)), [], 0)
+            turns = ast.comprehension(build.store(name("i")), call("range", ast.Constant(len(order))), [], 0)
             word = argument.name + "s"
             rates = build.assign(word, ast.GeneratorExp(self._formula(entry.value), [turns]))
             self.scope.init.append(build.commented(rates, "stochastic depth, linear in the index of the block"))
             self.drawn[entry] = word
         return call("next", name(self.drawn[entry]))
+
+    def _made(self) -> list[Application]:
+        """The blocks of all repeated lines, line by line, in the order in which `__init__` makes them."""
+        lines = [site for site in self.applied if isinstance(site, nodes.Line) and site.repeats is not None]
+        return [application for site in lines for application in self.applied[site].values()]
+
+    def _block_order(self) -> dict[int, int]:
+        """`at.block` of each repeated line's block: its place among all of them, as they were elaborated."""
+        blocks = {id(application.child) for application in self._made()}
+        repeated = [child for child in self.instances[0].children if id(child) in blocks]
+        return {id(child): place for place, child in enumerate(repeated)}
+
+    def _draws_in_order(self, entry: nodes.DefaultEntry, order: dict[int, int]) -> bool:
+        """Whether each block draws once, and `__init__` makes them in the order of `at.block`."""
+        made = self._made()
+        if [order.get(id(application.child)) for application in made] != list(range(len(made))):
+            return False
+        children = [application.child for application in made]
+        return all(c is not None and sum(b.node is entry for b in c.arguments.values()) == 1 for c in children)
 
     def _formula(self, node: nodes.Expr) -> ast.expr:
         """A default's expression with `i` for `at.block`."""

@@ -34,8 +34,9 @@ class Plan:
     each helper that they need, and `stage` is the helper for repeated lines.
     """
 
-    def __init__(self, elaborated: Elaborated) -> None:
+    def __init__(self, elaborated: Elaborated, *, literal: bool = False) -> None:
         self.elaborated = elaborated
+        self.literal = literal
         self.live = {node.id for node in elaborated.graph}
         self.classes: list[Class] = []
         self.helpers: dict[str, str] = {}
@@ -115,6 +116,9 @@ class Plan:
 
     def _plan_instances(self, instances: list[Instance], suffix: str, depth: int) -> None:
         """One class for these instances, or several where they cannot share one."""
+        if self.literal:
+            self._one_by_one(instances)
+            return
         helpers, count = dict(self.helpers), len(self.classes)
         try:
             cls = self._plan_class(instances, suffix, literal=False)
