@@ -9,7 +9,7 @@ from typing import Any
 from effspec import values
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
 from effspec.frames import Cell, Frame, Given, HookValue, ModelContext, Scope
-from effspec.ir.graph import Graph, Value
+from effspec.ir.graph import Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Instance, Iteration, Layer, Taps, Tensor
 from effspec.ops.base import show
@@ -54,9 +54,7 @@ class Models(Statements):
         if not any(isinstance(part, nodes.Attribute) and part.name.id == "blocks" for part in nodes.descend(node)):
             return None
         saved = (self.graph, self.next_id, self.paths, self.owners, self.recording, dict(self.preparation))
-        trial = Graph(self.graph.name)
-        trial.nx = saved[0].nx.copy()
-        trial.outputs = list(saved[0].outputs)
+        trial = self.graph.copy()
         self.graph, self.paths, self.owners, self.recording = trial, dict(saved[2]), dict(saved[3]), False
         outer = self.counting, self._counted
         self.counting, self._counted = True, {}

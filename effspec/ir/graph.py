@@ -1,8 +1,9 @@
-"""The graph: operators in a deterministic order over a networkx `MultiDiGraph`.  The only file that imports networkx.
+"""The graph: operators in a deterministic order, also as a networkx `MultiDiGraph`.  Only this file imports networkx.
 
 Nodes are numbered in the order in which they were added, which is a topological order: an operator is added after its
 inputs.  The networkx graph is public (`Graph.nx`): each networkx node is the node's number, with the `Node` as its
 attribute `node`; each edge carries `output` (which result of the source) and its key is the position among the inputs.
+It is made when it is asked for, because importing networkx takes longer than compiling a network.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import NamedTuple, TypeAlias
-
-import networkx
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from effspec.diagnostics import Span
 from effspec.ir.types import TensorType
+
+if TYPE_CHECKING:
+    import networkx
 
 Attribute: TypeAlias = "bool | int | Fraction | str | tuple[Attribute, ...] | Initializer | None"
 
@@ -86,44 +88,69 @@ def leaves(tree: Tree) -> tuple[Value, ...]:
 
 
 class Graph:
-    """Owner of a networkx graph of operators, with named inputs and outputs."""
+    """A graph of operators, with named inputs and outputs."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.nx: networkx.MultiDiGraph[int] = networkx.MultiDiGraph(name=name)
         self.outputs: list[Output] = []
+        self._nodes: dict[int, Node] = {}
+        self._users: dict[int, list[int]] = {}
+        self._nx: networkx.MultiDiGraph[int] | None = None
+
+    @property
+    def nx(self) -> networkx.MultiDiGraph[int]:
+        """The graph for networkx's algorithms.  It is not read back: `add` and `rewrite` change a graph."""
+        if self._nx is None:
+            import networkx
+
+            self._nx = networkx.MultiDiGraph(name=self.name)
+            for node in self:
+                self._nx.add_node(node.id, node=node)
+                for position, value in enumerate(node.inputs):
+                    self._nx.add_edge(value.node, node.id, key=position, output=value.output)
+        return self._nx
 
     def __iter__(self) -> Iterator[Node]:
         """The nodes, each after its inputs."""
-        for _, data in self.nx.nodes(data=True):
-            yield data["node"]
+        return iter(self._nodes.values())
 
     def __len__(self) -> int:
-        return int(self.nx.number_of_nodes())
+        return len(self._nodes)
 
     def __getitem__(self, number: int) -> Node:
-        node: Node = self.nx.nodes[number]["node"]
-        return node
+        return self._nodes[number]
 
     def add(self, node: Node) -> Node:
         """Add a node whose inputs are in the graph already."""
-        self.nx.add_node(node.id, node=node)
-        for position, value in enumerate(node.inputs):
-            if value.node not in self.nx:
+        for value in node.inputs:
+            if value.node not in self._nodes:
                 raise KeyError(f"input {value} of {node.path} is not in the graph")
-            self.nx.add_edge(value.node, node.id, key=position, output=value.output)
+            users = self._users[value.node]
+            if node.id not in users:
+                users.append(node.id)
+        self._nodes[node.id] = node
+        self._users[node.id] = []
+        self._nx = None
         return node
+
+    def copy(self) -> Graph:
+        """A graph of the same nodes that grows by itself."""
+        graph = Graph(self.name)
+        graph.outputs = list(self.outputs)
+        graph._nodes = dict(self._nodes)
+        graph._users = {number: list(users) for number, users in self._users.items()}
+        return graph
 
     def next_id(self) -> int:
         """A number greater than that of every node."""
-        return max(self.nx.nodes, default=-1) + 1
+        return max(self._nodes, default=-1) + 1
 
     def type(self, value: Value) -> TensorType:
         return self[value.node].types[value.output]
 
     def users(self, number: int) -> list[Node]:
         """The nodes that read a node's results, each once, in order."""
-        return [self[user] for user in sorted(set(self.nx.successors(number)))]
+        return [self[user] for user in sorted(self._users[number])]
 
     @property
     def inputs(self) -> list[Node]:
