@@ -1,14 +1,14 @@
-"""What the PyTorch backend does where its best text would be wrong: it says the same in a plainer way, and proves it."""
+"""Where its best text would be wrong, the PyTorch backend says the same in a plainer way, and proves that."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
-import effspec
 from effspec.backends.torch.emit import _proven
 from effspec.backends.torch.plan import Plan
+
+import effspec
 from effspec.resolve import load
 
 EXAMPLES = Path(__file__).parent / "examples"
