@@ -294,6 +294,10 @@ class Applier(Calls):
         if op.name == "identity":
             return value
         tensors = self._tensors(value, layer, site)
+        if op.arity == "one" and len(tensors) != 1:
+            # A weight that passes through a layer is a second input of the node, never of the language.
+            found = f"{op.name} takes one tensor, found a list of {len(tensors)}"
+            self.fail("E0409", found, site.span, help="apply it to one of them, or use each")
         types = [tensor.type for tensor in tensors]
         given = {name: bound.value for name, bound in layer.bound.items()}
         transform = given.pop("weight", None)

@@ -15,11 +15,21 @@ from effspec.scopes import Labels, Problems, Scope, bind, check_word, report_unu
 from effspec.signatures import Signature
 from effspec.syntax import nodes
 
-_PYTHON_WORDS = {"True": "true", "False": "false", "None": "identity", "self": "input", "range": "..<", "math": "sqrt"}
+_OTHER_WORDS = {
+    "swish": "silu",
+    "True": "true",
+    "False": "false",
+    "None": "identity",
+    "self": "input",
+    "range": "..<",
+    "math": "sqrt",
+}
 _NO_LAYER = (
     nodes.Number, nodes.Boolean, nodes.String, nodes.Compare, nodes.Logic, nodes.Range, nodes.DefaultRead
 )  # fmt: skip
 """What is neither a layer nor a tensor."""
+_FOLLOWED = 16
+"""How far a chain of constants is followed to what it calls."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +57,22 @@ class Context:
 class Walker:
     """Checks the definitions of one module.
 
-    `used` collects the file-level names that each definition names, with the first place; `taps` the labels of all
-    loaded models.
+    `used` collects the file-level names that occur, `edges` what they mean with the first place; `taps` are the labels
+    of all loaded models, `constants` the signatures of those that were looked at.
     """
 
-    def __init__(self, module: Module, problems: Problems, taps: frozenset[str]) -> None:
-        self.module, self.problems, self.taps = module, problems, taps
-        self.used: dict[str, Span] = {}
-        self._constants: set[nodes.Constant] = set()
+    def __init__(
+        self,
+        module: Module,
+        problems: Problems,
+        taps: frozenset[str],
+        constants: dict[nodes.Constant, Signature | None],
+        depth: int = 0,
+    ) -> None:
+        self.module, self.problems, self.taps, self.constants = module, problems, taps, constants
+        self.depth = depth
+        self.used: set[str] = set()
+        self.edges: dict[nodes.Item, Span] = {}
 
     # Expressions
 
@@ -130,13 +148,16 @@ class Walker:
             binding.used = True
             return binding.signature
         if name in self.module.bound_at:
-            self.used.setdefault(name, node.span)
+            self.used.add(name)
             if name in self.module.namespaces:
                 space = self.module.namespaces[name].name
                 message = f"`{name}` is the file {space}, not a value"
                 self.problems.add("E0221", message, node.span, help=f"write `{name}.NAME`")
             definition = self.module.definitions.get(name)
-            return self._defined(definition) if definition is not None else None
+            if definition is None:
+                return None
+            self.edges.setdefault(definition.node, node.span)
+            return self._defined(definition)
         if name in PREDECLARED:
             return signatures.predeclared(name)
         self._unknown(node, context)
@@ -158,7 +179,7 @@ class Walker:
         else:
             flowing = ("it", "input") if context.flow else ()
             known = [*context.scope.visible(), *self.module.bound_at, *sorted(PREDECLARED), *flowing]
-            word = _PYTHON_WORDS.get(name)
+            word = _OTHER_WORDS.get(name)
             help_text = f"in this language it is `{word}`" if word else suggest(name, known)
             for other in context.scope.visible():
                 if help_text == f"did you mean `{other}`?" and (meant := context.scope.find(other)) is not None:
@@ -169,15 +190,13 @@ class Walker:
         node = definition.node
         if not isinstance(node, nodes.Constant):
             return signatures.defined(definition)
-        if node in self._constants or definition.module is not self.module:
-            return None  # a cycle, which is reported elsewhere
-        self._constants.add(node)
-        try:
-            quiet = Walker(self.module, Problems(), self.taps)
-            quiet._constants = self._constants
-            return quiet.expression(node.value, Context(Scope()))
-        finally:
-            self._constants.discard(node)
+        if definition.module is self.module and node not in self.constants:
+            # Each constant once, and a cycle (which is reported elsewhere) or a long chain is not followed.
+            self.constants[node] = None
+            if self.depth < _FOLLOWED:
+                quiet = Walker(self.module, Problems(), self.taps, self.constants, self.depth + 1)
+                self.constants[node] = quiet.expression(node.value, Context(Scope()))
+        return self.constants.get(node)
 
     def _call(self, node: nodes.Call, context: Context) -> Signature | None:
         callee = node.function
@@ -211,9 +230,12 @@ class Walker:
                 self._at(node, context)
                 return None
             if context.scope.find(name) is None and name in self.module.namespaces:
-                self.used.setdefault(name, node.span)
+                self.used.add(name)
                 return self._member(self.module.namespaces[name], word)
+        before = len(self.problems)
         signature = self.expression(node.value, context)
+        if len(self.problems) > before:
+            return None
         known = TENSOR_ATTRIBUTES
         if word.id == "taps":
             if signature is not None and signature.kind != "model":
@@ -230,7 +252,11 @@ class Walker:
         """`alias.name`: a variant or a definition of an imported file."""
         variant = module.variants.get(word.id)
         definition = signatures.model_of(variant, module) if variant is not None else module.own(word.id)
-        if variant is None and definition is None:
+        if variant is not None:
+            self.edges.setdefault(variant, word.span)
+        elif definition is not None:
+            self.edges.setdefault(definition.node, word.span)
+        else:
             self.problems.append(not_exported(module, word))
         if definition is None:
             return None
@@ -252,7 +278,10 @@ class Walker:
             self.problems.add("E0210", message, node.span, help=help)
 
     def _pipe(self, node: nodes.Pipe, context: Context) -> None:
-        self.expression(node.source, context)
+        source = self.expression(node.source, context)
+        if source is not None and source.is_layer:
+            message = f"`|>` applies a layer to tensors, {source.name} is a layer"
+            self.problems.add("E0503", message, node.source.span, help=f"write `it |> {node.source.span.text}`")
         if not context.flow:
             message = "layers are applied in a block or model only"
             self.problems.add("E0216", message, node.span, help="a parameter may hold a layer, not its result")
@@ -367,8 +396,8 @@ class Walker:
 
     def bind(self, statement: nodes.Bind, context: Context) -> None:
         signature = None
+        yields: list[nodes.Yield] = []
         if isinstance(statement.value, nodes.For):
-            yields: list[nodes.Yield] = []
             self.loop(statement.value, replace(context, yields=yields))
             if not yields:
                 message = "a bound loop collects what it yields, this one yields nothing"
@@ -377,7 +406,9 @@ class Walker:
             signature = self.expression(statement.value, context)
         for target in statement.targets:
             alone = len(statement.targets) == 1
-            bind(target, context.scope, self.module, self.problems, "binding", signature if alone else None)
+            unused = not (isinstance(statement.value, nodes.For) and not yields)  # what yields nothing is one mistake
+            signature = signature if alone else None
+            bind(target, context.scope, self.module, self.problems, "binding", signature, unused=unused)
 
     def loop(self, statement: nodes.For, context: Context) -> None:
         self.expression(statement.iterable, context)

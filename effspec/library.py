@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -62,7 +62,7 @@ def find(path_or_name: str | os.PathLike[str]) -> SpecFile:
     if bare and given in shipped():
         return _read_shipped(PurePosixPath(given + SUFFIX), None)
     path = Path(given)
-    data = _read(path, given, None, _not_found(given, bare))
+    data = _read(path, given, None, lambda: _not_found(given, bare))
     # The root is where the name lies, even if the file itself is a link to somewhere else.
     root = Path(os.path.realpath(path.parent))
     folder = given[: len(given) - len(path.name)]
@@ -155,7 +155,7 @@ def _read_beneath(root: Path, parts: tuple[str, ...], name: str, span: Span) -> 
         os.close(folder)
 
 
-def _read(path: Path, name: str, span: Span | None, help: str | None, folder: int | None = None) -> bytes:
+def _read(path: Path, name: str, span: Span | None, help: Callable[[], str] | None, folder: int | None = None) -> bytes:
     """The bytes of a regular file, at most one more than a spec may have (`decode` refuses that one)."""
     try:
         descriptor = os.open(path, _FLAGS | (_NOFOLLOW if folder is not None else 0), dir_fd=folder)
@@ -172,10 +172,12 @@ def _read(path: Path, name: str, span: Span | None, help: str | None, folder: in
         os.close(descriptor)
 
 
-def _unreadable(error: OSError | ValueError, name: str, span: Span | None, help: str | None) -> EffspecError:
+def _unreadable(
+    error: OSError | ValueError, name: str, span: Span | None, help: Callable[[], str] | None
+) -> EffspecError:
     number = getattr(error, "errno", None)
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return fail("E0109", f"there is no file {name}", span, help=help)
+        return fail("E0109", f"there is no file {name}", span, help=help() if help is not None else None)
     if number in (errno.EISDIR, errno.ENXIO):
         return fail("E0110", f"{name} is not a regular file", span, help="a spec is a file that ends in .eff")
     reason = error.strerror if isinstance(error, OSError) else str(error)

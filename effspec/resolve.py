@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from effspec import library, signatures
+from effspec import library, signatures, uses
 from effspec.bodies import Context, Walker
-from effspec.diagnostics import Diagnostic, EffspecError, Span, suggest
+from effspec.diagnostics import Diagnostic, EffspecError, suggest
 from effspec.modules import Definition, Module, Reader
 from effspec.names import EXPECT_CALLS, EXPECT_NUMBERS, OPERATORS, PREDECLARED, RESERVED
 from effspec.ops import OPS
@@ -31,9 +31,10 @@ def load(path_or_name: str | os.PathLike[str]) -> Module:
     modules = [read for read in reader.modules.values() if read is not None]
     problems = Problems(reader.problems)
     taps = frozenset(_labels(modules))
-    reads = frozenset(_default_reads(modules))
+    graph: uses.Uses = {}
     for read in modules:
-        _File(read, problems, taps, reads).check()
+        _File(read, problems, taps, graph).check()
+    problems += uses.check(graph)
     if problems or module is None:
         raise EffspecError(tuple(_in_order(problems, [read.source.name for read in modules])[:MAX_ERRORS]))
     return module
@@ -57,14 +58,37 @@ def _labels(modules: list[Module]) -> Iterator[str]:
                 yield from (part.name for part in nodes.descend(item.body) if isinstance(part, nodes.Label))
 
 
-def _default_reads(modules: list[Module]) -> Iterator[str]:
-    """The contextual defaults that anything reads: blocks of the files, and operators."""
-    for op in OPS.values():
-        for argument in op.arguments:
-            if isinstance(argument.default, str) and argument.default.startswith("default."):
-                yield argument.default.removeprefix("default.")
-    for module in modules:
-        yield from (part.name for part in nodes.descend(module.file) if isinstance(part, nodes.DefaultRead))
+def _default_reads(module: Module) -> set[str]:
+    """The contextual defaults that what a file names reads, however indirectly: blocks, and operators."""
+    reads: set[str] = set()
+    seen: set[nodes.Node] = set()
+    stack: list[tuple[nodes.Node, Module]] = [(item, module) for item in module.file.items]
+    while stack:
+        node, inside = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for part in nodes.descend(node):
+            match part:
+                case nodes.DefaultRead(name=name):
+                    reads.add(name)
+                case nodes.Attribute(value=nodes.Name(id=space), name=word) if space in inside.namespaces:
+                    stack += _named(word.id, inside.namespaces[space])
+                case nodes.Name(id=name):
+                    stack += _named(name, inside)
+                    for argument in OPS[name].arguments if name in OPS else ():
+                        if isinstance(argument.default, str) and argument.default.startswith("default."):
+                            reads.add(argument.default.removeprefix("default."))
+    return reads
+
+
+def _named(name: str, module: Module) -> Iterator[tuple[nodes.Node, Module]]:
+    """What a name means in a file: a definition, a variant, or both."""
+    if name in module.definitions:
+        definition = module.definitions[name]
+        yield definition.node, definition.module
+    if name in module.variants:
+        yield module.variants[name], module
 
 
 def _is_condition(node: nodes.Expr) -> bool:
@@ -78,14 +102,14 @@ def _is_condition(node: nodes.Expr) -> bool:
 class _File:
     """Checks one module."""
 
-    def __init__(self, module: Module, problems: Problems, taps: frozenset[str], reads: frozenset[str]) -> None:
-        self.module, self.problems, self.taps, self.reads = module, problems, taps, reads
-        self.uses: dict[str, dict[str, Span]] = {}
+    def __init__(self, module: Module, problems: Problems, taps: frozenset[str], graph: uses.Uses) -> None:
+        self.module, self.problems, self.taps, self.graph = module, problems, taps, graph
         self.used: set[str] = set()
 
     def check(self) -> None:
+        constants: dict[nodes.Constant, signatures.Signature | None] = {}
         for item in self.module.file.items:
-            walker = Walker(self.module, self.problems, self.taps)
+            walker = Walker(self.module, self.problems, self.taps, constants)
             match item:
                 case nodes.Import():
                     self._import(item)
@@ -108,11 +132,11 @@ class _File:
                     self._variant(item, walker)
                 case nodes.Expect():
                     self._expect(item, walker)
-            self.used |= walker.used.keys()
-            if not isinstance(item, nodes.Import | nodes.Expect | nodes.Variant):
-                self.uses[item.name.id] = walker.used
-        self._cycles()
+            self.used |= walker.used
+            if not isinstance(item, nodes.Import | nodes.Expect):
+                self.graph[item] = walker.edges
         self._unused()
+        self._unread()
 
     # Items
 
@@ -194,10 +218,6 @@ class _File:
             bind(declared.name, scope, self.module, self.problems, "input", unused=False)
         walker.body(node.body, replace(context, flow=True, model=True, labels=Labels()))
         report_unused(scope, self.problems)
-        for part in nodes.descend(node.body):
-            if isinstance(part, nodes.DefaultEntry) and part.name.id not in self.reads:
-                message = f"nothing reads `default.{part.name.id}`"
-                self.problems.add("E0202", message, part.name.span, help=suggest(part.name.id, sorted(self.reads)))
 
     def _with(self, node: nodes.Model, walker: Walker) -> nodes.Scaling | None:
         """The rule of `with`, its arguments checked."""
@@ -206,7 +226,7 @@ class _File:
         expression = node.scaling.function if isinstance(node.scaling, nodes.Call) else node.scaling
         if rule is None:
             if isinstance(expression, nodes.Name) and expression.id in self.module.bound_at:
-                walker.used.setdefault(expression.id, expression.span)
+                walker.used.add(expression.id)
                 if expression.id not in self.module.definitions:
                     return None  # its import failed
                 self.problems.add("E0201", f"`{expression.id}` is not a scaling", expression.span)
@@ -217,7 +237,8 @@ class _File:
             return None
         root = expression.value if isinstance(expression, nodes.Attribute) else expression
         assert isinstance(root, nodes.Name)
-        walker.used.setdefault(root.id, root.span)
+        walker.used.add(root.id)
+        walker.edges.setdefault(rule, expression.span)
         if isinstance(node.scaling, nodes.Call):
             signature = signatures.declared("scaling", rule.name.id, rule.parameters, rule.span.place)
             problems, _ = signatures.check(node.scaling, signature)
@@ -234,7 +255,7 @@ class _File:
         function = node.call.function
         root = function.value if isinstance(function, nodes.Attribute) else function
         if isinstance(root, nodes.Name) and root.id not in self.module.variants:
-            walker.used.setdefault(root.id, function.span)
+            walker.used.add(root.id)
         if base is None or (model is None and isinstance(base, Definition)):
             name = function.span.text
             promised = isinstance(root, nodes.Name) and root.id in self.module.bound_at and base is None
@@ -243,8 +264,8 @@ class _File:
                 known = [*self.module.variants, *models]
                 message = f"`{name}` is neither a model nor a variant"
                 self.problems.add("E0201", message, function.span, help=suggest(name, known))
-        elif isinstance(base, nodes.Variant) and base in self.module.variants.values():
-            self.uses.setdefault("variant " + node.name.id, {})["variant " + base.name.id] = function.span
+        else:
+            walker.edges[base if isinstance(base, nodes.Variant) else base.node] = function.span
         signature = signatures.defined(model) if model is not None else None
         problems, _ = signatures.check(node.call, signature)
         self.problems += problems
@@ -300,34 +321,6 @@ class _File:
 
     # The file as a whole
 
-    def _cycles(self) -> None:
-        """Definitions and variants may not use themselves, however indirectly: each cycle is printed once."""
-        graph = self.uses
-        done: set[str] = set()
-        for start in graph:
-            path: list[str] = []
-            stack = [(start, iter(graph[start].items()))] if start not in done else []
-            done.add(start)
-            while stack:
-                _, rest = stack[-1]
-                path = [entry[0] for entry in stack]
-                for other, span in rest:
-                    if other in path:
-                        self._cycle([*path[path.index(other) :], other], span)
-                    elif other in graph and other not in done:
-                        done.add(other)
-                        stack.append((other, iter(graph[other].items())))
-                        break
-                else:
-                    stack.pop()
-
-    def _cycle(self, names: list[str], span: Span) -> None:
-        words = " -> ".join(name.removeprefix("variant ") for name in names)
-        message = f"{names[0].removeprefix('variant ')} uses itself: {words}"
-        self.problems.add(
-            "E0206", message, span, help="a spec has no recursion: use `x N`, `for` or a fold in closed form"
-        )
-
     def _is_bound_by(self, name: nodes.Identifier) -> bool:
         """Whether an import bound its name: it did not fail, and is not the second one of that name."""
         found = name.id in self.module.definitions or name.id in self.module.namespaces
@@ -349,3 +342,18 @@ class _File:
                 self.problems.add(
                     "E0202", f"the {type(node).__name__.lower()} `{word}` is never used", node.name.span, help=help
                 )
+
+    def _unread(self) -> None:
+        """Contextual defaults that nothing reads."""
+        entries = [
+            part
+            for item in self.module.file.items
+            if isinstance(item, nodes.Model)
+            for part in nodes.descend(item.body)
+            if isinstance(part, nodes.DefaultEntry)
+        ]
+        reads = _default_reads(self.module) if entries else set()
+        for entry in entries:
+            if entry.name.id not in reads:
+                message = f"nothing reads `default.{entry.name.id}`"
+                self.problems.add("E0202", message, entry.name.span, help=suggest(entry.name.id, sorted(reads)))

@@ -121,14 +121,14 @@ def bind(
     name = identifier.id
     if name == "_":
         return
-    check_word(identifier, problems, what)
+    legal = check_word(identifier, problems, what)
     previous = scope.find(name)
     first = previous.span if previous is not None else module.bound_at.get(name)
     if first is not None:
         problems.append(bound_twice(identifier, first))
         if previous is not None:
             previous.used = True
-    scope.names[name] = Binding(what, identifier.span, signature, used=not unused or first is not None)
+    scope.names[name] = Binding(what, identifier.span, signature, used=not (unused and legal and first is None))
     scope.later.pop(name, None)
 
 

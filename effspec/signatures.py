@@ -151,7 +151,11 @@ def check(call: nodes.Call, signature: Signature | None) -> tuple[list[Diagnosti
         problems += _counted(call, signature, positional)
     if not problems and not signature.is_layer and signature.kind != "scaling":
         problems += missing(signature, frozenset(given), call.span)
-    result = replace(signature, given=signature.given | given.keys()) if signature.is_layer else None
+    if not signature.is_layer:
+        return problems, None
+    # A wrong argument may be the one that would be missed next.
+    required = frozenset[str]() if problems else signature.required
+    result = replace(signature, required=required, given=signature.given | given.keys())
     return problems, result
 
 

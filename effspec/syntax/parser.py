@@ -63,6 +63,7 @@ _CLOSING = {"RPAR", "RSQB", "RBRACE"}
 _CONTINUES = {"SUM", "PRODUCT", "POWER", "COMPARISON", "COMMA", "EQUAL", "AND", "OR", "NOT", "IN", "COLON"}
 _BIDI = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HEAD = re.compile(r"(?:\s|;|#[^\n]*)*effspec[ \t]+[0-9]")
 _SCAN = re.compile(r'"[^"\n]*"|#[^\n]*|[()\[\]{}]')
 
 
@@ -91,7 +92,8 @@ class _Newlines:
             elif kind in _CLOSING and stack:
                 stack.pop()
             if previous is not None and previous.end_pos == token.start_pos and _wordlike(previous[-1], token[0]):
-                raise UnexpectedToken(token, {"_NL"})  # type: ignore[no-untyped-call]
+                both = Token.new_borrow_pos(token.type, previous + token, previous)
+                raise UnexpectedToken(both, {"_NL"})  # type: ignore[no-untyped-call]
             previous = token
             yield token
 
@@ -195,7 +197,8 @@ def _parse(source: Source) -> nodes.File:
             blanked = _blank(text, start)
             if len(problems) >= MAX_ERRORS or blanked is None or blanked == text:
                 break
-            if len(problems) * len(text) > _RECOVERY:
+            # Where the rest cannot be read by itself, more errors would be consequences of this one.
+            if len(problems) * len(text) > _RECOVERY or not _balanced(blanked) or not _HEAD.match(blanked):
                 break
             text = blanked
         except _TooLong as error:
