@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from effspec.diagnostics import Diagnostic, EffspecError, fail, suggest
@@ -134,13 +133,15 @@ class Backend(Protocol):
 
 def names() -> list[str]:
     """The names of all targets, those of other packages included; imports none of them."""
+    from importlib.metadata import entry_points
+
     return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
 
 
 def find(name: str) -> Backend:
     """The backend of a target; EffspecError E0701 for an unknown name, E0702 if its packages are missing."""
     # The shipped names come first, so that no installed package can take them over.
-    places = [BUILT_IN[name]] if name in BUILT_IN else [e.value for e in entry_points(group=GROUP, name=name)]
+    places = [BUILT_IN[name]] if name in BUILT_IN else _offered(name)
     if not places:
         known = names()
         text = f"the targets are {', '.join(known)}"
@@ -151,6 +152,14 @@ def find(name: str) -> Backend:
     except ImportError as error:
         raise fail("E0702", f"target `{name}` cannot be loaded: {error}") from error
     return backend
+
+
+def _offered(name: str) -> list[str]:
+    """The places of a target in other packages."""
+    # Imported here: a compilation to a shipped target has no use for it.
+    from importlib.metadata import entry_points
+
+    return [entry.value for entry in entry_points(group=GROUP, name=name)]
 
 
 def choose(backend: Backend, given: Mapping[str, Choice]) -> dict[str, Choice]:
