@@ -2,8 +2,8 @@
 
 A block is a spec (`effspec 1` is understood).  A comment `# error[E0301]: words` states a diagnostic at its line,
 whose message contains the words.  A block without such comments loads, its models and variants are lowered, and every
-`expect` and `require` holds.  A name after `eff` keeps the block as a file that later blocks of the page import.  A
-`text` block after one with errors is all that is printed.
+`expect` and `require` holds.  A block that begins with `# name.eff` is a file, which later blocks of the page import.
+A `text` block after one with errors is all that is printed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from effspec.syntax.write import number
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "grammars" / "README.md", *sorted((ROOT / "tests" / "conformance").glob("*.md"))]
-BLOCK = re.compile(r"^```(eff|text)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(eff|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAME = re.compile(r"# (\S+\.eff)\n")
 ERROR = re.compile(r"# error\[(E\d{4})\](?:: (.*))?")
 
 
@@ -53,7 +54,7 @@ def examples() -> Iterator[Example]:
         files: dict[str, str] = {}
         last: Example | None = None
         for match in BLOCK.finditer(text):
-            kind, name, content = match.groups()
+            kind, content = match.groups()
             line = text.count("\n", 0, match.start()) + 2
             if kind == "text":
                 if last is not None and ERROR.search(last.text):
@@ -61,10 +62,12 @@ def examples() -> Iterator[Example]:
                 continue
             if last is not None:
                 yield last
-            if not content.startswith("effspec") and not name:
+            named = NAME.match(content)
+            if not content.startswith("effspec") and not named:
                 content = f"effspec 1\n{content}"
-            last = Example(str(page.relative_to(ROOT)), line, content, name or "spec.eff", None, dict(files))
-            if name:
+            name = named.group(1) if named else "spec.eff"
+            last = Example(str(page.relative_to(ROOT)), line, content, name, None, dict(files))
+            if named:
                 files[name] = content
         if last is not None:
             yield last

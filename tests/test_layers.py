@@ -38,6 +38,7 @@ LAYERS = (
     "effspec.signatures",
     "effspec.scopes",
     "effspec.bodies",
+    "effspec.uses",
     "effspec.resolve",
     "effspec.layers",
     "effspec.frames",
