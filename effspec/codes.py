@@ -144,7 +144,7 @@ _ROWS = (
     Code(
         "E0208",
         "two layers with the same path",
-        "A path names parameters.  Nothing is numbered by itself, so that no edit renames the parameters of other lines.",
+        "A path names parameters.  Nothing is numbered by itself, so no edit renames the parameters of other lines.",
         "model M() on image: [3, 8, 8] { conv(8); conv(8) }",
         "model M() on image: [3, 8, 8] { a: conv(8); b: conv(8) }",
     ),
