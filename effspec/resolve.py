@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from effspec import library, signatures, uses
-from effspec.bodies import Context, Walker
-from effspec.diagnostics import Diagnostic, EffspecError, suggest
+from effspec.bodies import Walker
+from effspec.diagnostics import Diagnostic, EffspecError, Label, suggest
+from effspec.expressions import Context
 from effspec.modules import Definition, Module, Reader
 from effspec.names import EXPECT_CALLS, EXPECT_NUMBERS, OPERATORS, PREDECLARED, RESERVED
 from effspec.ops import OPS
@@ -135,6 +136,7 @@ class _File:
             self.used |= walker.used
             if not isinstance(item, nodes.Import | nodes.Expect):
                 self.graph[item] = walker.edges
+        self._twins()
         self._unused()
         self._unread()
 
@@ -320,6 +322,16 @@ class _File:
             self.problems.add("E0902", f"there is no operator `{text.value}` to count", text.span, help=help)
 
     # The file as a whole
+
+    def _twins(self) -> None:
+        """Capitalised names that would be one name to a reader, or in a path: `MBConv` and `MbConv`."""
+        first: dict[str, str] = {}
+        for name, span in self.module.bound_at.items():
+            other = first.setdefault(name.replace("_", "").lower(), name) if name[0].isupper() else name
+            if other != name:
+                message = f"`{name}` and `{other}` differ in case or underscores only"
+                label = Label(self.module.bound_at[other], "the other one")
+                self.problems.add("E0203", message, span, first=label, help="rename one of them")
 
     def _is_bound_by(self, name: nodes.Identifier) -> bool:
         """Whether an import bound its name: it did not fail, and is not the second one of that name."""

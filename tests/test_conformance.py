@@ -26,7 +26,7 @@ from effspec.ops import OPS
 from effspec.ops.base import REQUIRED, Argument
 from effspec.params import INITIALIZERS
 from effspec.resolve import Module, load
-from effspec.syntax import nodes, parser
+from effspec.syntax import build, nodes, parser
 from effspec.syntax.write import number
 
 ROOT = Path(__file__).parent.parent
@@ -172,7 +172,7 @@ def test_the_reference_states_the_limits() -> None:
         f"{parser.MAX_BYTES >> 20} MiB, {parser.MAX_TOKENS:,} words and signs, brackets {parser.MAX_DEPTH} deep",
         f"any form {parser.MAX_LEVELS} levels deep",
         f"{modules.MAX_IMPORT_DEPTH} deep, {modules.MAX_FILES} files",
-        f"{parser.MAX_DIGITS} digits",
+        f"{build.MAX_DIGITS} digits",
         f"{frames.MAX_STEPS:,} steps",
         f"{apply.MAX_NODES:,} operators",
         f"{values.MAX_BITS:,} bits",
