@@ -9,7 +9,7 @@ from effspec import signatures
 from effspec.diagnostics import Label, Span, suggest
 from effspec.modules import Definition, Module, not_exported
 from effspec.names import AT, PREDECLARED, TENSOR_ATTRIBUTES, TORCH_ATTRIBUTES
-from effspec.scopes import Labels, Problems, Scope, report_unused
+from effspec.scopes import Labels, Problems, Scope, bind, report_unused
 from effspec.signatures import Signature
 from effspec.syntax import nodes
 
