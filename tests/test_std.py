@@ -119,7 +119,7 @@ CASES: list[tuple[str, str, str, Callable[[], nn.Module]]] = [
     (
         "mobile",
         "SepConv(24)",
-        NORM_ACT,
+        "default norm = batch_norm()",
         lambda: SeparableConvNormAct(C, 24, bias=True, apply_act=False, norm_layer=nn.BatchNorm2d),
     ),
     ("mobile", "ECA()", "", lambda: EcaModule(C)),
