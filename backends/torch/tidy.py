@@ -30,6 +30,7 @@ def finish(body: Translation, class_name: str) -> Class:
         statements.insert(0, build.assign(body.shortcut, entry))
     annotation = "list[torch.Tensor]" if isinstance(body.instances[0].input, tuple) else "torch.Tensor"
     body.settle_repeats()
+    scope.init = _needed(scope.init)
     return Class(
         class_name,
         [build.parse("nn.Module")],
@@ -42,6 +43,16 @@ def finish(body: Translation, class_name: str) -> Class:
         list(body.instances),
         _width(scope),
     )
+
+
+def _needed(init: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements of `__init__` without locals that nothing reads: a text that was tried may have asked for them."""
+    for statement in init:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        others = [other for other in init if other is not statement]
+        if isinstance(target, ast.Name) and not any(target.id in build.free_names(other) for other in others):
+            return _needed(others)
+    return init
 
 
 def _arguments(scope: Scope) -> list[Argument]:
