@@ -152,17 +152,37 @@ class Applier(Calls):
             out[name or "value"] = Parameter(full, tensor.shape, tensor.init, tensor.buffer)
         return out
 
-    def operator_error(self, error: OpError, layer: Layer | None, site: nodes.Node, tensors: list[Tensor]) -> None:
+    def operator_error(
+        self, error: OpError, layer: Layer | None, site: nodes.Node, tensors: list[Tensor], frame: Frame
+    ) -> None:
+        """Raise an operator's refusal, with the places of this body that made its inputs."""
         span = site.span
         if layer is not None and error.argument is not None and error.argument in layer.bound:
             node = layer.bound[error.argument].node
             span = node.span if node is not None and node.span.source is span.source else span
-        secondary = []
+        secondary, notes = [], []
         for tensor, side in zip(tensors[:2], ("left", "right") if len(tensors) == 2 else ("it",), strict=False):
-            if tensor.span is not None and tensor.span is not span and tensor.span.source is span.source:
-                where = f" `{tensor.label}`" if tensor.label else ""
-                secondary.append(Label(tensor.span, f"{side}: {show(tensor.type.shape)} from{where} here"))
-        self.fail(error.code, error.message, span, secondary=tuple(secondary), help=error.help)
+            what = f"{side}: {show(tensor.type.shape)}"
+            label, place = self._maker(tensor, frame)
+            if not frame.is_model and _is_input(tensor, frame):
+                notes.append(f"{what} is the input of the block")
+            elif place is not None and place is not span and place.source is span.source:
+                secondary.append(Label(place, f"{what} from{f' `{label}`' if label else ''} here"))
+        help = error.help
+        if layer is None and notes and len({len(tensor.type.shape) for tensor in tensors}) == 1:
+            help = f"{help}; guard a shortcut: `if it.shape == input.shape`"
+        self.fail(error.code, error.message, span, secondary=tuple(secondary), notes=tuple(notes), help=help)
+
+    def _maker(self, tensor: Tensor, frame: Frame) -> tuple[str | None, Span | None]:
+        """The line of this body that made a tensor: a block that it applied, or an operator of its own."""
+        path = self.graph[tensor.value.node].path
+        if path.startswith(frame.prefix):
+            parts = path[len(frame.prefix) :].split(".")
+            for length in range(len(parts), 0, -1):
+                name = ".".join(parts[:length])
+                if name in frame.labels:
+                    return name, frame.labels[name]
+        return tensor.label, tensor.span
 
     def arithmetic(
         self, op: str, tensors: list[Tensor], attributes: dict[str, Any], node: nodes.Expr, frame: Frame
@@ -172,7 +192,7 @@ class Applier(Calls):
         try:
             result = infer(row, types, attributes)
         except OpError as error:
-            self.operator_error(error, None, node, tensors)
+            self.operator_error(error, None, node, tensors, frame)
             raise AssertionError from error
         path = f"{frame.prefix}{op}"
         made = self.add_node(op, path, tuple(t.value for t in tensors), attributes, result, node.span)
@@ -318,7 +338,7 @@ class Applier(Calls):
                 types.append(weight.type)
             results = infer(op, types, attributes)
         except OpError as error:
-            self.operator_error(error, layer, site, tensors)
+            self.operator_error(error, layer, site, tensors, frame)
             raise AssertionError from error
         parameters = self.own_tensors(op.tensors(types, attributes), path, site.span, iteration)
         made = self.add_node(op.name, path, tuple(t.value for t in tensors), attributes, results, site.span, parameters)
@@ -497,6 +517,11 @@ class Applier(Calls):
         iteration: Iteration,
     ) -> Any:
         raise NotImplementedError  # pragma: no cover - effspec.scaling
+
+
+def _is_input(tensor: Tensor, frame: Frame) -> bool:
+    given = frame.input if isinstance(frame.input, tuple) else (frame.input,)
+    return any(isinstance(one, Tensor) and one.value == tensor.value for one in given)
 
 
 def _types(value: Any) -> Any:

@@ -83,6 +83,8 @@ class Option:
     @property
     def legal(self) -> str:
         """The legal values in words."""
+        if self.choices and all(type(choice) is int for choice in self.choices) and len(self.choices) > 2:
+            return f"an integer from {self.choices[0]} to {self.choices[-1]}"
         if self.choices:
             return "one of " + ", ".join(map(str, self.choices))
         if isinstance(self.default, bool):

@@ -74,10 +74,12 @@ def cli() -> None:
     """
 
 
-@cli.command(name="compile")
+@cli.command(name="compile", short_help="Compile one point of a model to a target.")
 @spec_argument
 @point_options
-@click.option("--target", default="torch", show_default=True, shell_complete=complete_target, help="What to make.")
+@click.option(
+    "--target", default="torch", show_default=True, metavar="NAME", shell_complete=complete_target, help="What to make."
+)
 @click.option("-o", "--output", metavar="PATH", help="Where to write; `-` is standard output.")
 @click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
 @click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Draws the initial values.")
@@ -165,7 +167,7 @@ def _size(path: str, binary: bool) -> str:
     return f"{lines} line{'s' * (lines != 1)}"
 
 
-@cli.command()
+@cli.command(short_help="Find every mistake of specs, in every variant.")
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True, shell_complete=complete_spec)
 @click.option("--peers", is_flag=True, help="Run `equals(...)` too, against the installed timm and torchvision.")
 @json_option
@@ -186,7 +188,7 @@ def check(specs: tuple[str, ...], peers: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@cli.command()
+@cli.command(short_help="Print what every line of a spec costs.")
 @spec_argument
 @point_options
 @json_option
@@ -207,7 +209,7 @@ def show(
         data(line)
 
 
-@cli.command()
+@cli.command(short_help="Explain the code of an error, such as E0301.")
 @click.argument("code")
 @json_option
 def explain(code: str, as_json: bool) -> None:
@@ -234,13 +236,15 @@ def targets(as_json: bool) -> None:
     if as_json:
         document("targets", found)
         return
+    from effspec.report import options_of
+
     for backend in found:
-        data(f"{backend.name:<8}{backend.suffix:<10}{backend.doc}")
-        for name, option in backend.options.items():
-            data(f"          {name} = {option.default}: {option.doc} ({option.legal})")
+        data(f"{backend.name:<6} {backend.suffix:<7} {backend.doc}")
+        for line in options_of(backend):
+            data(line)
 
 
-@cli.command(name="list")
+@cli.command(name="list", short_help="List the shipped specs, models and variants.")
 @click.argument("specs", metavar="[SPEC]...", nargs=-1, shell_complete=complete_spec)
 @json_option
 def list_command(specs: tuple[str, ...], as_json: bool) -> None:
@@ -262,7 +266,7 @@ def list_command(specs: tuple[str, ...], as_json: bool) -> None:
         data(textwrap.fill(names, 78, initial_indent="    ", subsequent_indent="    ", break_long_words=False))
 
 
-@cli.command()
+@cli.command(short_help="Write a starter spec that compiles.")
 @click.argument("path", type=click.Path())
 @click.option("--force", is_flag=True, help="Overwrite a file.")
 def new(path: str, force: bool) -> None:
@@ -329,7 +333,7 @@ def init(
         say(line)
 
 
-@cli.command()
+@cli.command(short_help="Print the JSON Schema of a `--json` document.")
 @click.argument("name", required=False)
 def schema(name: str | None) -> None:
     """Print the JSON Schema of a document that `--json` prints, or list their names."""
@@ -346,7 +350,7 @@ def schema(name: str | None) -> None:
     data(json.dumps(DOCUMENTS[name].model_json_schema(mode="serialization"), indent=2))
 
 
-@cli.command()
+@cli.command(short_help="Print a shell's completion script.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print a shell's completion script: eval "$(effspec completion bash)"."""

@@ -77,12 +77,12 @@ def check(path: Path, *, inputs: Iterable[str] = ()) -> None:
     """Raise E0712 to E0716 where `path` cannot or must not be written; `inputs` are files that were read."""
     name = path.name
     if not name or name == "..":
-        raise fail("E0713", f"`{path}` names no file", help="give a file's name: -o model.onnx")
+        raise fail("E0713", f"`{path}` names no file", help="give a file's name, such as model.onnx")
     if _RESERVED.fullmatch(name) or _FORBIDDEN.search(name) or name[-1] in ". " or len(name.encode()) > MAX_NAME:
         help = f"letters, digits, dots, dashes and underscores, at most {MAX_NAME} bytes, no device's name (con, nul)"
         raise fail("E0715", f"`{name[:80]}` is no file name that every system allows", help=help)
     if not path.parent.is_dir():
-        raise fail("E0713", f"there is no folder {path.parent}", help="create it, or choose another place with -o")
+        raise fail("E0713", f"there is no folder {path.parent}", help="create it, or choose another place")
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -90,12 +90,12 @@ def check(path: Path, *, inputs: Iterable[str] = ()) -> None:
     except OSError as error:
         raise _unwritable(path, error) from None
     if any(Path(other).exists() and path.exists() and path.samefile(other) for other in inputs):
-        raise fail("E0714", f"{path} is an input of this command", help="choose another name with -o")
+        raise fail("E0714", f"{path} is an input of this command", help="choose another name")
     if stat.S_ISLNK(status.st_mode):
         raise fail("E0712", f"{path} is a symbolic link, which is not followed", help="name the file that it leads to")
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise fail("E0713", f"{path} is {kind}", help="choose a file's name with -o; `-o -` writes to standard output")
+        raise fail("E0713", f"{path} is {kind}", help="give a file's name; `compile -o -` writes to standard output")
 
 
 def protect(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
@@ -116,7 +116,7 @@ def protect(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
     if not ours:
         edited = _DIGEST.search(head) is not None
         what = "was edited after effspec wrote it" if edited else "was not written by effspec"
-        raise fail("E0711", f"{path} {what}", help="choose another name with -o, or overwrite it with --force")
+        raise fail("E0711", f"{path} {what}", help="choose another name, or overwrite it with --force")
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from statistics import mode
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from effspec.nearest import Nearest, nearest
 from effspec.values import Number, is_number, show
 
 if TYPE_CHECKING:
+    from effspec.backend import Backend
     from effspec.pipeline import Compiled
 
 WIDTH = 80
@@ -36,7 +38,7 @@ def quantity(number: int, unit: str = "") -> str:
 
 
 def headline(compiled: Compiled) -> str:
-    """`EfficientNet  phi 2: depth 1.44, width 1.21, input 3 x 296 x 296`."""
+    """`EfficientNet  phi 2: depth x1.44, width x1.21, input 3 x 296 x 296`."""
     inputs = ", ".join(
         f"{'input' if len(compiled.input_shapes) == 1 else name} {shape(sizes)}"
         for name, sizes in compiled.input_shapes.items()
@@ -45,12 +47,17 @@ def headline(compiled: Compiled) -> str:
     settings = {setting.name for setting in compiled.request.settings}
     given = [f"{name} {show(value.value)}" for name, value in values.items() if name in settings]
     decided = [
-        f"{name} {brief(value.value)}"
+        f"{name} {_times(compiled, name)}{brief(value.value)}"
         for name, value in values.items()
         if value.reads & settings and name not in settings and is_number(value.value)
     ]
     point = " ".join(filter(None, [compiled.name, compiled.variant]))
     return f"{point}  " + ": ".join(filter(None, [", ".join(given), ", ".join([*decided, inputs])]))
+
+
+def _times(compiled: Compiled, name: str) -> str:
+    """The sign before a number of the scaling rule, which multiplies what the model states."""
+    return "" if name in {parameter.name.id for parameter in compiled.elaborated.model.parameters} else "x"
 
 
 def brief(value: Number) -> str:
@@ -73,7 +80,7 @@ def summary(compiled: Compiled) -> Iterator[str]:
 
 def near_line(compiled: Compiled, near: Nearest) -> str:
     """What the settings mean beside the published points."""
-    point = ", ".join(f"{name} {show(value)}" for name, value in near.point.items())
+    point = ", ".join(f"{name} {_times(compiled, name)}{show(value)}" for name, value in near.point.items())
     names = ", ".join(setting.name for setting in compiled.request.settings)
     ends = near.published[0] + (f" ... {near.published[-1]}" if len(near.published) > 1 else "")
     phi = next((setting.name for setting in compiled.request.settings if setting.name == "phi"), None)
@@ -113,6 +120,14 @@ def table(compiled: Compiled, width: int = WIDTH) -> Iterator[str]:
         yield f"with what exists in training only: {cost.training_params:,} parameters"
     yield "acts: elements made by convolutions, linear layers and pools; peak: bytes of the"
     yield f"tensors alive at once in float32, without the parameters ({quantity(cost.weights, 'B')})"
+
+
+def options_of(backend: Backend) -> Iterator[str]:
+    """What may be chosen of a target, with the defaults."""
+    for name, option in backend.options.items():
+        default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+        text = f"{name} = {default}: {option.doc} ({option.legal})"
+        yield from textwrap.wrap(text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 12)
 
 
 def _short(number: int) -> str:

@@ -331,10 +331,10 @@ class Models(Statements):
                 continue
             blockers = [other for other in given if other != name and _mentions(node, rule, other, name, set())]
             notes: tuple[str, ...] = ()
-            who = "the variant"
+            who = "the request"
             if blockers:
                 origin = given[blockers[0]]
-                who = f"variant {origin.name}" if origin.name else "the request"
+                who = f"variant {origin.name}" if origin.name else who
                 where = f" ({origin.span.place})" if origin.origin == "variant" else ""
                 notes = (f"{who}{where} gives {_listed(blockers)}, so nothing is left that reads {name}",)
             problems.append(
@@ -343,11 +343,18 @@ class Models(Statements):
                     f"{name} has no effect",
                     Label(source.span),
                     notes=notes or (f"nothing that is evaluated reads {name}",),
-                    help=f"drop {who} to use {name}, or drop {name}" if blockers else f"drop {name}",
+                    help=_either(name, who, blockers) if blockers else f"drop {name}",
                 )
             )
         if problems:
             raise EffspecError(tuple(problems))
+
+
+def _either(name: str, who: str, blockers: list[str]) -> str:
+    """What to drop where `who` gives what `name` would decide."""
+    if who == "the request":
+        return f"drop {_listed(blockers)}, or drop {name}"
+    return f"drop {who} to have {_listed(blockers)} computed from {name}, or drop {name} to keep {who} as it is"
 
 
 def _listed(words: list[str]) -> str:

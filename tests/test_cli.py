@@ -54,12 +54,12 @@ def test_first_command(effspec_: Any) -> None:
     done = effspec_("compile", B0, "--phi", "2", "--target", "torch")
     assert done.status == 0 and done.out == ""
     lines = done.err.splitlines()
-    assert lines[0] == "EfficientNet  phi 2: depth 1.44, width 1.21, resolution 1.3225, input 3 x 296 x 296"
+    assert lines[0] == "EfficientNet  phi 2: depth x1.44, width x1.21, resolution x1.3225, input 3 x 296 x 296"
     assert re.fullmatch(
         r"  12,255,408 parameters   1\.81 G multiply-adds   26 blocks   function [0-9a-f]{12}", lines[1]
     )
     assert lines[2] == (
-        "  nearest published: b3 (depth 1.4, width 1.2, size 300); phi is the paper's formula, "
+        "  nearest published: b3 (depth x1.4, width x1.2, size 300); phi is the paper's formula, "
         "the published models are --variant b0 ... l2"
     )
     text = Path("efficientnet_phi2.py").read_text()
@@ -418,6 +418,53 @@ def test_schemas_are_published_and_true(effspec_: Any) -> None:
     for name in names:
         schema = json.loads(effspec_("schema", name).out)
         assert schema["properties"]["schema"]["const"] == f"effspec.{name}/1"
+
+
+def test_help_and_targets_fit(effspec_: Any) -> None:
+    for words in (("--help",), ("targets",)):
+        lines = effspec_(*words).out.splitlines()
+        assert all(len(line) <= 80 and "..." not in line for line in lines[1:]), lines
+    assert "dynamic_size = false: " in effspec_("targets").out
+
+
+def test_shapes_that_do_not_fit(effspec_: Any) -> None:
+    """Both values in conflict, and where in this file each comes from, though operators of other files made them."""
+    lines = [
+        'effspec 1; import ConvNormAct, ConvNorm from "std/conv.eff"',
+        "block Odd(out) {",
+        "    expand: ConvNormAct(out * 2)",
+        "    project: ConvNorm(out)",
+        "    it + input",
+        "}",
+        "model Net() on image: [3, 8, 8] {",
+        "    default norm = batch_norm(), act = relu",
+        "    stage: Odd() -> 24",
+        "}",
+        "variant base = Net()",
+    ]
+    Path("net.eff").write_text("\n".join(lines))
+    done = effspec_("check", "net.eff")
+    assert done.status == 1
+    assert (
+        done.err
+        == """\
+error[E0410]: add needs equal sizes (or 1) on each axis, found (24, 8, 8) and (3, 8, 8)
+ --> net.eff:5:5
+  |
+5 |     it + input
+  |     ^^^^^^^^^^
+4 |     project: ConvNorm(out)
+  |     ---------------------- left: (24, 8, 8) from `project` here
+  = right: (3, 8, 8) is the input of the block
+  = in variant base > stage
+  = help: axis 0 is 24 on one side and 3 on the other; guard a shortcut: `if it.shape == input.shape`
+
+net.eff: 1 error
+"""
+    )
+    Path("net.eff").write_text("\n".join(lines).replace("it + input", "it + input if it.shape == input.shape"))
+    done = effspec_("check", "net.eff")
+    assert done.err == "net.eff: 1 point compiles, no `expect` line checks it\n"
 
 
 def test_explain(effspec_: Any) -> None:

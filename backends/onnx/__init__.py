@@ -24,13 +24,13 @@ class Onnx:
     """An `effspec.backend.Backend`.  The `onnx` package is imported when a file is made, not before."""
 
     name = "onnx"
-    doc = "an ONNX model with weights, for ONNX Runtime and most other runtimes"
+    doc = "an ONNX model with its weights, for ONNX Runtime and others"
     suffix = ".onnx"
     binary = True
     needs = ("onnx", "numpy")
     reads_weights = True
     options: Mapping[str, Option] = {
-        "opset": Option(18, f"ONNX operator set, {OPSETS[0]} to {OPSETS[-1]}", tuple(OPSETS)),
+        "opset": Option(18, "ONNX operator set", tuple(OPSETS)),
         "fold": Option(
             "batch_norm",
             "what is folded into convolutions: nothing (initializers then are named as in the state dict), batch norm, "

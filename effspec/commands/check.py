@@ -32,10 +32,11 @@ class Result:
         if self.diagnostics:
             count = len(self.diagnostics)
             return f"{self.spec}: {count} error{'s' * (count != 1)}"
-        parts = [
-            _counted(self.points, "point compiles", "points compile"),
-            _counted(self.held, "check holds", "checks hold"),
-        ]
+        parts = [_counted(self.points, "point compiles", "points compile")]
+        if self.held or self.skipped:
+            parts.append(_counted(self.held, "check holds", "checks hold"))
+        else:
+            parts.append("no `expect` line checks it")
         if self.skipped:
             counted = _counted(len(self.skipped), "comparison", "comparisons")
             why = "their packages are not installed" if self.peers else "--peers"

@@ -68,7 +68,7 @@ def write(path: str, *, force: bool = False) -> str:
         )
     output.check(place)
     text = STARTER.format(title=title, file=place.name, small="120_894")
-    if not force:
-        output.protect(place, [text.encode()])
+    if not force and place.exists() and place.read_bytes() != text.encode():
+        raise fail("E0711", f"{place} is there already", help="choose another name, or overwrite it with --force")
     output.write_atomically(place, [text.encode()])
     return str(place)
