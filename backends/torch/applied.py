@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 
 from effspec.backends.torch import build, operators
 from effspec.backends.torch.applications import compact, input_type, kind_of, label_of, op_of
-from effspec.backends.torch.body import Applications, Text
+from effspec.backends.torch.body import Applications, Text, force
 from effspec.backends.torch.build import call, name, own
-from effspec.backends.torch.columns import Column, Split
+from effspec.backends.torch.columns import Column, Split, constant_of
 from effspec.backends.torch.functionals import Use, functional
 from effspec.backends.torch.modules import WORDS
 from effspec.backends.torch.sizes import Sizes, reads_tensor
@@ -81,17 +82,36 @@ class Applied(Sizes):
             }
         else:
             scaled = op == "resize" and all(a.attributes["scale"] is not None for a in here.values())
-            words = [w for w in first.attributes if w != "init" and not (w == "size" and scaled)]
-            attributes = {word: self._attribute(word, here) for word in words}
+            chunks = self._even_parts(here) if op == "split" else None
+            absent = {"init", "size" if scaled else "", "sizes" if chunks else ""}
+            attributes = {word: self._attribute(word, here) for word in first.attributes if word not in absent}
+            if chunks is not None:
+                attributes["chunks"] = chunks
         if op == "flatten":
             source = self._take_back(source)
         inputs = len(first.input) if isinstance(first.input, tuple) else 1
         batched = int(input_type(first).batched)
         tree = functional(op, Use(source.tree, attributes, inputs, batched, self.planner.need))
         if not isinstance(first.output, Tensor):
-            return Text(tree, None, isinstance(first.output, tuple))
+            return Text(tree, self._part_widths(source, attributes), True)
         self.made = None
         return Text(tree, self.result_channels(source, here))
+
+    def _even_parts(self, here: Applications) -> ast.expr | None:
+        """Into how many equal parts every instance splits."""
+        sizes: Column = {entry: application.attributes["sizes"] for entry, application in here.items()}
+        same, count = constant_of({entry: len(found) for entry, found in sizes.items()})
+        return ast.Constant(count) if same and all(len(set(found)) == 1 for found in sizes.values()) else None
+
+    def _part_widths(self, source: Text, attributes: Mapping[str, ast.expr]) -> ast.expr | None:
+        """The channels of each part of a split."""
+        if not build.is_literal(attributes["axis"], 0):
+            return None
+        chunks = attributes.get("chunks")
+        if chunks is None or source.channels is None:
+            return attributes.get("sizes")
+        part = build.binary("//", force(source.channels), chunks)
+        return ast.List([part] * build.evaluate(chunks, {}), ast.Load())
 
     def _python_word(self, attribute: str) -> str:
         return self.scope.python_name(WORDS.get(attribute, attribute))
@@ -101,7 +121,7 @@ class Applied(Sizes):
         word = WORDS.get(attribute, attribute)
         hint = self.hint(word, here)
         if hint is not None and reads_tensor(hint, self.scope):
-            tree = self.size(hint)
+            tree = self.size(hint, self.scope.python_name(attribute))
             if tree is not None:
                 return tree
         column: Column = {entry: compact(attribute, a.attributes[attribute]) for entry, a in here.items()}

@@ -84,9 +84,10 @@ class Arguments(Columns):
     """The `__init__` of one class, without the texts of its numbers."""
 
     def __init__(
-        self, instances: list[Instance], *, literal: bool = False, runtime: Mapping[str, Any] | None = None
+        self, instances: list[Instance], functions: Mapping[str, Any], *, literal: bool, runtime: Mapping[str, Any]
     ) -> None:
-        super().__init__(instances, literal=literal, runtime=runtime or {})
+        super().__init__(instances, literal=literal, runtime=runtime)
+        self._functions = functions
         self.arguments: dict[str, Argument] = {}
         self.locals: dict[str, Column] = {}
         self.stored: dict[str, ast.expr] = {}
@@ -128,6 +129,7 @@ class Arguments(Columns):
     def holds(self, tree: ast.expr, column: Column) -> bool:
         """Replay: whether a Python expression gives the column's value on every entry."""
         seen: set[Any] = set()
+        tree = self._without_self(tree)
         for entry, wanted in column.items():
             names = self.environment(entry)
             mark = (key(wanted), tuple(sorted((n, repr(v)) for n, v in names.items())))
@@ -135,11 +137,17 @@ class Arguments(Columns):
                 continue
             seen.add(mark)
             try:
-                if not build.same(build.evaluate(tree, names), wanted):
+                if not build.same(build.evaluate(tree, {**self._functions, **names}), wanted):
                     return False
             except Exception:  # any failure means that this text does not say this value
                 return False
         return True
+
+    def _without_self(self, tree: ast.expr) -> ast.expr:
+        """The tree with what is stored in place of `self.word`."""
+        if "self" not in build.free_names(tree):
+            return tree
+        return build.replace(tree, lambda part: self.stored.get(part.attr) if isinstance(part, ast.Attribute) else None)
 
     # Arguments
 

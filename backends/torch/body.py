@@ -47,7 +47,7 @@ Channels: TypeAlias = "ast.expr | Later | None"
 
 @dataclass(eq=False)
 class Text:
-    """A value in forward: its Python text, and the channels of the tensor as `__init__` knows them."""
+    """A value in forward: its Python text, and the channels (a list: of each element) as `__init__` knows them."""
 
     tree: ast.expr
     channels: Channels = None
@@ -213,25 +213,24 @@ class Body(ABC):
         self.changed = True
         self.current = Text(name(variable), text.channels, text.is_list)
 
-    def nested(self, run: Callable[[], None]) -> list[ast.stmt]:
-        """The statements that `run` emits, apart; afterwards the current value is a plain variable again."""
+    def apart(self, run: Callable[[], None]) -> list[ast.stmt]:
+        """The statements that `run` emits, without emitting them."""
         outer, self.statements = self.statements, []
-        before = self.current
-        changed = self.changed
         try:
             run()
-            inner = self.statements
+            return self.statements or [ast.Pass()]
         finally:
             self.statements = outer
+
+    def nested(self, run: Callable[[], None]) -> list[ast.stmt]:
+        """The statements of a part that may not run, or run several times."""
+        before, changed = self.current, self.changed
+        inner = self.apart(run)
         self.changed = self.changed or changed
-        tree, channels = self.current.tree, self.current.channels
-        if isinstance(tree, ast.Name) and isinstance(before.tree, ast.Name) and before.tree.id != tree.id:
-            # Both ways have to end in one variable.
-            raise Untranslatable("a tensor that is sometimes a list")
-        if not alike(before.channels, channels):
-            channels = before.channels
-        self.current = Text(tree, channels, self.current.is_list)
-        return inner or [ast.Pass()]
+        meet(before, self.current)
+        if not alike(before.channels, self.current.channels):
+            self.current = Text(self.current.tree, before.channels, self.current.is_list)
+        return inner
 
     def input(self) -> Text:
         """`input`: the variable of forward, or `shortcut` once that has changed."""
@@ -267,6 +266,22 @@ def force(channels: Channels) -> ast.expr:
     if channels is None:
         raise Untranslatable("channels that nothing says")
     return channels
+
+
+def meet(*endings: Text) -> None:
+    """Raise Untranslatable unless all these ways end in one variable."""
+    if len({text.tree.id for text in endings if isinstance(text.tree, ast.Name)}) > 1:
+        raise Untranslatable("a tensor that is sometimes a list")
+
+
+def element_of(channels: Channels, place: ast.expr) -> ast.expr | None:
+    """The channels of one element of a list, of which all are known."""
+    if channels is None or isinstance(channels, Later):
+        return None
+    if isinstance(channels, ast.List):
+        index = place.value if isinstance(place, ast.Constant) else None
+        return channels.elts[index] if isinstance(index, int) else None
+    return ast.Subscript(channels, place, ast.Load())
 
 
 def alike(first: Channels, second: Channels) -> bool:

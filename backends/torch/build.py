@@ -99,6 +99,9 @@ _BUILTINS = {
     "min": min,
     "abs": abs,
     "sum": sum,
+    "int": int,
+    "enumerate": enumerate,
+    "zip": zip,
 }
 
 
@@ -106,6 +109,14 @@ def evaluate(tree: ast.expr, names: Mapping[str, Any]) -> Any:
     """What Python makes of an expression of numbers, with these names."""
     code = compile(ast.fix_missing_locations(ast.Expression(tree)), "<plan>", "eval")
     return eval(code, dict(_BUILTINS), dict(names))
+
+
+def define(tree: ast.FunctionDef, names: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function of a definition without annotations, which may call these ones."""
+    space = {**_BUILTINS, **names}
+    exec(compile(ast.Module([tree], []), "<plan>", "exec"), space)
+    function: Callable[..., Any] = space[tree.name]
+    return function
 
 
 def is_literal(tree: ast.expr | None, value: Any) -> bool:

@@ -6,7 +6,8 @@ Everything about a class is decided on columns: what is alike in all of its inst
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -61,10 +62,12 @@ class Columns:
         self.literal = literal
         self.runtime = dict(runtime)
         self.loops: list[Loop] = []
-        self.values: dict[nodes.Node, Column] = {}
+        self.recorded: dict[nodes.Node, Column] = {}
         for instance in instances:
             for (node, iteration), value in instance.values.items():
-                self.values.setdefault(node, {})[instance, iteration] = value
+                self.recorded.setdefault(node, {})[instance, iteration] = value
+        # What the translation sees of it: a branch sees the instances that took it.
+        self.values = self.recorded
         self.parameters: dict[str, nodes.Parameter] = {}
         if isinstance(self.node, nodes.Block | nodes.Model):
             self.parameters = {parameter.name.id: parameter for parameter in self.node.parameters}
@@ -93,6 +96,15 @@ class Columns:
         if any(loop.index is not None for loop in self.loops):
             return {entry: value for entry, value in found.items() if self.matches(entry[1])}
         return found
+
+    @contextmanager
+    def everywhere(self) -> Iterator[None]:
+        """Look past the branch where the translation stands."""
+        narrowed, self.values = self.values, self.recorded
+        try:
+            yield
+        finally:
+            self.values = narrowed
 
     # Structure
 

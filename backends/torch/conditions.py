@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from effspec.backends.torch import build, operators
-from effspec.backends.torch.body import Body, Text, alike
+from effspec.backends.torch.body import Body, Text, alike, meet
 from effspec.backends.torch.build import name
 from effspec.backends.torch.columns import Column, Untranslatable, constant_of
 
@@ -125,28 +125,41 @@ class Conditions(Body):
 
     def _if_chain(self, chain: list[_Branch], column: Column) -> None:
         before, changed = self.current, self.changed
-        outer_init = self.scope.init
+        outer_init, attached, outer_names = self.scope.init, self.attached, self.names
         shared: list[ast.stmt] = []
         endings: list[Text] = []
+        made_there: dict[str, str] = {}
         for branch in chain:
             self.current, self.changed = before, changed
-            self.scope.init = []
+            # What one branch names and makes the other branches may name and make anew.
+            self.scope.init, self.attached, self.names = [], dict(attached), dict(outer_names)
             with self.only({entry for entry, number in column.items() if number == branch.number}):
-                branch.forward = self.nested(lambda body=branch.body: self.run(body))  # type: ignore[misc]
+                branch.forward = self.apart(lambda body=branch.body: self.run(body))  # type: ignore[misc]
             for statement in self.scope.init:
-                (branch.init if _has_parameters(statement) else shared).append(statement)
+                apart = _has_parameters(statement) and not self._bound_outside(statement, branch.body)
+                (branch.init if apart else shared).append(statement)
             endings.append(self.current)
+            made_there |= self.attached
+        self.attached, self.names = made_there, outer_names
         self.scope.init = [*outer_init, *shared]
         made = [(b.test if isinstance(b.stored, ast.Compare) else b.stored, b.init) for b in chain if b.init]
         self.scope.init += _chain_of(made)
         self.statements += _chain_of([(branch.stored, branch.forward) for branch in chain])
         if chain[-1].test is not None:
             endings.append(before)
+        meet(*endings)
         channels = endings[0].channels
         if not all(alike(channels, ending.channels) for ending in endings[1:]):
             channels = None
         self.changed = True
         self.current = Text(endings[0].tree, channels, endings[0].is_list)
+
+    def _bound_outside(self, statement: ast.stmt, body: nodes.Body) -> bool:
+        """Whether an `__init__` statement is a local that the spec binds outside this branch."""
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        binders = self.scope.binders.get(target.id, []) if isinstance(target, ast.Name) else []
+        inside = set(nodes.descend(body))
+        return any(bind not in inside for _, bind in binders)
 
 
 def _has_parameters(statement: ast.stmt) -> bool:

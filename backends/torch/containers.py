@@ -148,7 +148,7 @@ class Containers(Modules):
             loops = [Loop(x.node, None, {t.id: name(self.variable(t.id)) for t in x.node.targets}) for x in outer]
         self.scope.loops = loops
         try:
-            tree = self._row(site, Text(source.tree, self._turn_channels(everywhere)), everywhere)
+            tree = self._row(site, Text(source.tree, self._turn_channels(source, everywhere)), everywhere)
             if condition is not None:
                 tree = ast.IfExp(condition, tree, call("nn.Identity"))
             for position in range(depth - 1, -1, -1):
@@ -161,11 +161,13 @@ class Containers(Modules):
 
     # What a turn gets
 
-    def _turn_channels(self, everywhere: Applications) -> ast.expr | None:
+    def _turn_channels(self, source: Text, everywhere: Applications) -> ast.expr | None:
         """The input channels of a module in a loop: the same each turn, from a list, or carried from turn to turn."""
         column: Column = {e: w for e, a in everywhere.items() if (w := width_of(a.input)) is not None}
         if len(column) != len(everywhere):
             return None
+        if isinstance(source.channels, ast.expr) and self.scope.holds(source.channels, column):
+            return source.channels
         for index in self.scope.loop_variables() if self.entry.is_list and not self.scope.is_model else []:
             state = self.scope.snapshot()
             element = ast.Subscript(self.scope.in_channels(), index, ast.Load())

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 from effspec.backends.torch import build
 from effspec.backends.torch.applied import Applied
-from effspec.backends.torch.body import Channels, Text, is_tensor
+from effspec.backends.torch.body import Channels, Text, element_of, is_tensor
 from effspec.backends.torch.build import call, own
 from effspec.backends.torch.columns import Column, Untranslatable, constant_of, sample_of
 
@@ -146,11 +146,12 @@ class Dataflow(Applied):
                 tap = f"{record.id}.{field.name.id}.{index.value}"
                 if tap in self.names:
                     return self.names[tap]
-        tree = self.value(node.value).tree
+        listed = self.value(node.value)
         if isinstance(node.index, nodes.Range):
-            return Text(ast.Subscript(tree, self._slice(node.index), ast.Load()), None, True)
+            return Text(ast.Subscript(listed.tree, self._slice(node.index), ast.Load()), None, True)
         place = build.constant(-1) if self._is_last(node) else self._position(node.index)
-        return Text(ast.Subscript(tree, place, ast.Load()))
+        widths = listed.channels if listed.is_list else None
+        return Text(ast.Subscript(listed.tree, place, ast.Load()), element_of(widths, place))
 
     def _is_last(self, node: nodes.Index) -> bool:
         """Whether an index, which differs, is always that of the last element."""

@@ -54,6 +54,7 @@ def _proven(unit: Unit, elaborated: Elaborated, plan: Plan) -> str:
     if plan.stage is not None:
         definitions.append(plan.stage)
     definitions.append(_class(model))
+    definitions = [*plan.functions.used(definitions), *definitions]
     parts = [_render(f"{word}.py.jinja", names=plan.helpers) for word in _HELPERS if word in plan.helpers]
     parts += [print_module([ast.fix_missing_locations(definition)]).rstrip("\n") for definition in definitions]
     text = _render("module.py.jinja", title=_title(unit), fact=_fact(unit), imports=_imports(parts), parts=parts) + "\n"

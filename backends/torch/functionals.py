@@ -139,11 +139,10 @@ def _folded(operator: type[ast.operator], elements: list[ast.expr]) -> ast.expr:
 
 
 def _split(use: Use) -> ast.expr:
-    sizes, axis = use.attributes["sizes"], shifted(use.attributes["axis"], use.batched)
-    values = [part.value for part in getattr(sizes, "elts", []) if isinstance(part, ast.Constant)]
-    if values and len(set(values)) == 1:
-        return _method(use.source, "chunk", ast.Constant(len(values)), dim=axis)
-    return _method(use.source, "split", sizes, dim=axis)
+    axis = shifted(use.attributes["axis"], use.batched)
+    if "chunks" in use.attributes:
+        return _method(use.source, "chunk", use.attributes["chunks"], dim=axis)
+    return _method(use.source, "split", use.attributes["sizes"], dim=axis)
 
 
 def _slice(use: Use) -> ast.expr:

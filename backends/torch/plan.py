@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from effspec.backends.torch.body import Class
 from effspec.backends.torch.columns import Split, Untranslatable
+from effspec.backends.torch.fns import Functions
 from effspec.backends.torch.model import ModelTranslation
 from effspec.backends.torch.naming import Naming, helper_name, suffix_of_path, suffix_of_value
 from effspec.backends.torch.runtime import runtime_parameters, tainted_parameters
@@ -48,6 +49,7 @@ class Plan:
         self._tainted = tainted_parameters(elaborated.root, set(self._runtime))
         self._taps = find_taps(elaborated.root)
         self._naming = Naming(elaborated.root)
+        self.functions = Functions(self._naming.words)
 
     # What the bodies ask
 
@@ -168,7 +170,7 @@ class Plan:
     def _plan_class(self, instances: list[Instance], suffix: str, literal: bool) -> Class:
         is_model = isinstance(instances[0].node, nodes.Model)
         runtime = self._runtime if instances[0] is self.elaborated.root else {}
-        scope = Scope(instances, literal=literal, runtime=runtime)
+        scope = Scope(instances, self.functions, literal=literal, runtime=runtime)
         if not is_model:
             scope.varying |= {n for n in scope.parameters if any((i, n) in self._tainted for i in instances)}
         body = ModelTranslation(scope, self) if is_model else Translation(scope, self)

@@ -13,6 +13,9 @@ from effspec.backends.torch.containers import Containers
 from effspec.layers import Tensor
 from effspec.syntax import nodes
 
+# Fewer rows than these are written out.
+_FEW = 3
+
 
 class Repeats(Containers):
     """`Containers` with repeated lines."""
@@ -86,7 +89,38 @@ class Repeats(Containers):
             part = {e: a for e, a in entries.items() if e[1][-1] == repeat}
             rows.append(self.constructor(line, carried, part))
             carried = Text(source.tree, self.made or source.channels)
+        growing = progression(rows)
+        if growing is not None:
+            turns = call("range", ast.Constant(count))
+            return call("nn.Sequential", ast.Starred(build.comprehension(growing, name("i"), turns), ast.Load()))
         return call("nn.Sequential", *rows)
+
+
+def progression(rows: list[ast.expr]) -> ast.Call | None:
+    """Calls as one call with a text of `i`, where they differ in whole numbers that grow evenly; None elsewhere."""
+    calls = [row for row in rows if isinstance(row, ast.Call)]
+    forms = {(build.dump(c.func), len(c.args), tuple(k.arg for k in c.keywords)) for c in calls}
+    if len(calls) < max(len(rows), _FEW) or len(forms) > 1:
+        return None
+    columns = zip(*[[*call.args, *[keyword.value for keyword in call.keywords]] for call in calls], strict=True)
+    grown = [tree for column in columns if (tree := _growing(column)) is not None]
+    first, count = calls[0], len(calls[0].args)
+    if len(grown) < count + len(first.keywords):
+        return None
+    keywords = [ast.keyword(k.arg, tree) for k, tree in zip(first.keywords, grown[count:], strict=True)]
+    return ast.Call(first.func, grown[:count], keywords)
+
+
+def _growing(column: tuple[ast.expr, ...]) -> ast.expr | None:
+    """`64 + 32 * i` for 64, 96, 128 ...; the expression itself where it stays."""
+    if len(set(map(build.dump, column))) == 1:
+        return column[0]
+    values = [tree.value for tree in column if isinstance(tree, ast.Constant) and type(tree.value) is int]
+    start, step = values[0] if values else 0, values[1] - values[0] if len(values) > 1 else 0
+    if step <= 0 or values != [start + step * i for i in range(len(column))]:
+        return None
+    turns = name("i") if step == 1 else build.binary("*", ast.Constant(step), name("i"))
+    return build.binary("+", ast.Constant(start), turns) if start else turns
 
 
 def _starred(element: ast.expr, count: ast.expr) -> ast.expr:

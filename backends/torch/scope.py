@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from effspec.backends.torch import build
 from effspec.backends.torch.arguments import RESERVED, Arguments
 from effspec.backends.torch.columns import Column, Untranslatable, constant_of
+from effspec.backends.torch.fns import BUILTINS, ROUNDINGS, Functions
 
-from effspec.layers import Layer, Tensor
+from effspec.layers import Instance, Layer, Tensor
+from effspec.modules import Definition
 from effspec.syntax import nodes
-
-_ROUNDING = {"round", "floor", "ceil", "round_half_up"}
 
 
 class Scope(Arguments):
@@ -23,6 +24,12 @@ class Scope(Arguments):
 
     tracker: Callable[[nodes.Expr], ast.expr | None] | None = None
     weight_width: ast.expr | None = None
+
+    def __init__(
+        self, instances: list[Instance], functions: Functions, *, literal: bool, runtime: Mapping[str, Any]
+    ) -> None:
+        super().__init__(instances, functions.namespace, literal=literal, runtime=runtime)
+        self.functions = functions
 
     def express(
         self, word: str, column: Column, hint: nodes.Expr | None = None, tracked: ast.expr | None = None
@@ -73,7 +80,8 @@ class Scope(Arguments):
 
     def _named(self, word: str, column: Column) -> ast.expr | None:
         """A name of this class that turns out to have the value."""
-        for tree in self.candidates():
+        widths = [build.name(local) for local in self.locals] if word == "in_channels" else []
+        for tree in [*self.candidates(), *widths]:
             if self.holds(tree, column):
                 return tree
         if word == "in_channels" and not self.is_model and isinstance(self.instances[0].input, tuple):
@@ -161,17 +169,20 @@ class Scope(Arguments):
         (identifier, bind), *others = self.binders[name]
         if others or len(bind.targets) != 1 or isinstance(bind.value, nodes.For):
             raise Untranslatable(name)
-        column = self.values.get(identifier, {})
+        column = self.recorded.get(identifier, {})
         if any(_holds_tensor(value) for value in column.values()):
             raise Untranslatable(name)
-        tree = self.translate(bind.value)
+        with self.everywhere():
+            tree = self.translate(bind.value)
         if isinstance(tree, ast.Name | ast.Constant):
             return tree
         if any(iteration != () for _, iteration in column):
             return tree  # bound inside a loop: written out
         if not self.holds(tree, column):
             raise Untranslatable(name)
-        if name in RESERVED or any(argument.name == name for argument in self.arguments.values()):
+        if name in RESERVED | self.functions.namespace.keys() or any(
+            argument.name == name for argument in self.arguments.values()
+        ):
             return tree
         return self.local(name, tree, column)
 
@@ -228,27 +239,25 @@ class Scope(Arguments):
         """A function; a rounding that rounds nothing in any instance is left out."""
         if not isinstance(node.function, nodes.Name) or not node.arguments:
             raise Untranslatable(node.span.text)
-        name = node.function.id
+        name, column = node.function.id, self.column(node)
+        definition = self._function(name)
         first = node.arguments[0].value
-        if self._rounds(name) and self._rounds_nothing(self.column(node), self.column(first)):
-            return self.translate(first)
-        if name == "len" and isinstance(first, nodes.Name):
-            return build.call("len", self.translate(first))
-        if name == "round" and len(node.arguments) == 1:
-            return build.call("round", self.translate(first))
-        if name in ("max", "min") and len(node.arguments) > 1:
-            return build.call(name, *[self.translate(argument.value) for argument in node.arguments])
-        if name == "sqrt":
-            return build.root(self.translate(first))
-        raise Untranslatable(node.span.text)
+        if (name in ROUNDINGS or definition) and self._rounds_nothing(column, self.column(first)):
+            tree = self.translate(first)
+            if self.holds(tree, column):
+                return tree
+        if definition is None and (name not in BUILTINS or any(argument.name for argument in node.arguments)):
+            raise Untranslatable(node.span.text)
+        arguments = [self.translate(argument.value) for argument in node.arguments]
+        if definition is None:
+            return BUILTINS[name](*arguments)
+        return self.functions.call(definition, node, arguments)
 
-    def _rounds(self, name: str) -> bool:
-        """Whether a function may be a rounding: one of the language's, or a fn of the spec."""
-        if name in _ROUNDING:
-            return True
+    def _function(self, name: str) -> Definition | None:
+        """The function of the spec that has a name here."""
         definition = self.instances[0].definition
         found = definition.module.definitions.get(name) if definition else None
-        return found is not None and isinstance(found.node, nodes.Fn)
+        return found if found is not None and isinstance(found.node, nodes.Fn) else None
 
     def _rounds_nothing(self, column: Column, inner: Column) -> bool:
         return bool(column) and all(

@@ -28,8 +28,8 @@ class Sizes(Repeats):
         word = node.id if isinstance(node, nodes.Name) else "scale"
         return self.to_forward(self.scope.express(word, self.scope.column(node), node), word)
 
-    def size(self, node: nodes.Expr) -> ast.expr | None:
-        """A number, read off a tensor where the spec does; None where that has no text."""
+    def size(self, node: nodes.Expr, word: str = "size") -> ast.expr | None:
+        """A number, read off a tensor where the spec does, else kept as `word`; None where that has no text."""
         match node:
             case nodes.List():
                 return self._sizes(node)
@@ -50,10 +50,10 @@ class Sizes(Repeats):
                 (_, bind), *others = self.scope.binders[node.id]
                 return None if others or isinstance(bind.value, nodes.For) else self.size(bind.value)
         try:
-            tree = self.scope.express("size", self.scope.column(node), node)
+            tree = self.scope.express(word, self.scope.column(node), node)
         except Untranslatable:
             return None
-        return self.to_forward(tree, node.id if isinstance(node, nodes.Name) else "size")
+        return self.to_forward(tree, node.id if isinstance(node, nodes.Name) else word)
 
     def _sizes(self, node: nodes.List) -> ast.expr | None:
         pair = _size_of(node)

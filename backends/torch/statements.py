@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from effspec.backends.torch import build, operators
-from effspec.backends.torch.body import Channels, Later, Text, is_tensor
+from effspec.backends.torch.body import Channels, Later, Text, element_of, is_tensor
 from effspec.backends.torch.build import name, own
 from effspec.backends.torch.columns import Untranslatable, constant_of, sample_of
 from effspec.backends.torch.comprehensions import Comprehensions
@@ -138,9 +138,11 @@ class Translation(Comprehensions):
         text = self.value(statement.value)
         if len(statement.targets) > 1:
             targets: list[ast.expr] = []
-            for target in statement.targets:
+            for place, target in enumerate(statement.targets):
                 targets.append(name(self.variable(target.id)))
-                self.names[target.id] = Text(name(self.variable(target.id)))
+                self.names[target.id] = Text(
+                    name(self.variable(target.id)), element_of(text.channels, build.constant(place))
+                )
             self.emit(build.assign(ast.Tuple(targets, ast.Load()), text.tree))
             return
         word = statement.targets[0].id
@@ -188,7 +190,7 @@ class Translation(Comprehensions):
         word, variable = statement.name.id, self.variable(statement.name.id)
         value = statement.value
         if statement.training and value is not None:
-            body = self._apart(variable, value)
+            body = self.apart(lambda: self.emit(build.assign(variable, self.value(value).tree)))
             self.emit(ast.If(own("training"), body, []))
             self.outputs.append((word, name(variable), True))
             return
@@ -197,10 +199,3 @@ class Translation(Comprehensions):
             return
         self.emit(build.assign(variable, self.current.tree if value is None else self.value(value).tree))
         self.outputs.append((word, name(variable), False))
-
-    def _apart(self, variable: str, value: nodes.Expr) -> list[ast.stmt]:
-        """The statements that assign a value, without emitting them."""
-        outer, self.statements = self.statements, []
-        self.emit(build.assign(variable, self.value(value).tree))
-        inner, self.statements = self.statements, outer
-        return inner
