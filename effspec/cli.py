@@ -1,17 +1,18 @@
 """The commands of `effspec`: parse arguments, call, print, exit.
 
 Messages go to standard error, data to standard output.  Exit status: 0, 1 (the spec or the request is wrong), 2 (the
-command line is wrong), 70 (a fault of effspec), 130 (interrupted).
+command line is wrong), 70 (a fault of effspec), 130 (interrupted), 128 + N (stopped by the signal N).
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -116,15 +117,15 @@ def compile_command(
     if output == "-":
         _to_stdout(compiled, backend, weights, seed, chosen)
         return
-    path = compiled.write(backend, output, weights, seed=seed, force=force, **chosen)
+    paths = compiled.write_all(backend, output, weights, seed=seed, force=force, **chosen)
     if as_json:
-        document("compiled", compiled, target, path)
+        document("compiled", compiled, target, paths)
         return
     from effspec.report import summary
 
     for line in summary(compiled):
         say(line)
-    say(f"  wrote {path} ({_size(path, backend.binary)})")
+    say("  wrote " + " and ".join(f"{path} ({_size(path, backend.binary)})" for path in paths))
     if weights is not None and not backend.reads_weights:
         say(f"  {weights} fits it: model.load_state_dict(safetensors.torch.load_file({weights!r}))")
 
@@ -367,6 +368,10 @@ def completion(shell: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status.  Never shows a traceback, unless EFFSPEC_TRACEBACK is set."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), _stopped)
     # A command is short and makes much that lives to its end: looking for garbage costs a tenth of its time.
     gc.set_threshold(100_000, 50, 100)
     for name in ("stdout", "stderr"):
@@ -391,6 +396,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+
+
+def _stopped(number: int, _: object) -> NoReturn:
+    """Leave through every `finally`, so that no temporary file stays."""
+    raise SystemExit(128 + number)
 
 
 def _failed(error: Exception, words: Sequence[str]) -> int:

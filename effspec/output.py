@@ -98,8 +98,11 @@ def check(path: Path, *, inputs: Iterable[str] = ()) -> None:
         raise fail("E0713", f"{path} is {kind}", help="give a file's name; `compile -o -` writes to standard output")
 
 
-def protect(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
-    """Whether `path` holds `chunks` already; raises E0711 if somebody edited it, or somebody else wrote it."""
+def protect(path: Path, chunks: Iterable[bytes | memoryview], *, part_of: Path | None = None) -> bool:
+    """Whether `path` holds `chunks` already; raises E0711 if somebody edited it, or somebody else wrote it.
+
+    `part_of` is a file of ours that may name `path` as its second file, which then is ours, too.
+    """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -108,7 +111,7 @@ def protect(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
             file.seek(0)
             head = file.read(4096)
             named = _OURS in head[:512] and b"\0" in head
-            ours = named or (size < MAX_TEXT and is_sealed(head + file.read()))
+            ours = named or (size < MAX_TEXT and is_sealed(head + file.read())) or _names(part_of, path)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -120,6 +123,13 @@ def protect(path: Path, chunks: Iterable[bytes | memoryview]) -> bool:
     return False
 
 
+def _names(first: Path | None, second: Path) -> bool:
+    """Whether a binary file of ours has the name of another in it."""
+    if first is None or first == second or not first.exists() or first.stat().st_size > MAX_TEXT:
+        return False
+    return second.name.encode() in first.read_bytes()
+
+
 def _equal(file: BinaryIO, size: int, chunks: Iterable[bytes | memoryview]) -> bool:
     position = 0
     for chunk in chunks:
@@ -129,8 +139,8 @@ def _equal(file: BinaryIO, size: int, chunks: Iterable[bytes | memoryview]) -> b
     return position == size
 
 
-def write(folder: Path, files: Sequence[File], *, force: bool = False) -> None:
-    """Write files into a folder: all are complete beside their places before the first is renamed.
+def write(folder: Path, files: Sequence[File], *, force: bool = False) -> list[Path]:
+    """Write files into a folder and return their places: all are complete beside them before the first is renamed.
 
     The first file is renamed last: it is the one that names the others.  Raises E0711 to E0716.
     """
@@ -138,13 +148,18 @@ def write(folder: Path, files: Sequence[File], *, force: bool = False) -> None:
     for path, _ in places:
         check(path)
     if not force:
-        unchanged = [protect(path, file.chunks()) for path, file in places]
+        first = places[0][0]
+        unchanged = [protect(path, file.chunks(), part_of=first) for path, file in places]
         if all(unchanged):
-            return
+            return [path for path, _ in places]
     with ExitStack() as stack:
         staged = [stack.enter_context(_Staged(path, file.chunks())) for path, file in places]
+        if len(staged) > 1:
+            # Were this killed between the renames, an old first file would lead to new numbers in the second.
+            staged[0].clear()
         for temporary in reversed(staged):
             temporary.place()
+    return [path for path, _ in places]
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
@@ -185,6 +200,13 @@ class _Staged:
         # A temporary file is private; the result is as open as the one it replaces, or as any new file.
         mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o666 & ~mask
         self.temporary.chmod(mode)
+
+    def clear(self) -> None:
+        """Remove what is in its place."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
 
     def place(self) -> None:
         """Rename the file to its place, for good."""

@@ -216,6 +216,19 @@ class Compiled:
         **options: Choice,
     ) -> str:
         """Write a target's files and return where the first one is; `force` overwrites what effspec did not write."""
+        return self.write_all(target, path, weights, seed=seed, force=force, **options)[0]
+
+    def write_all(
+        self,
+        target: str | Backend,
+        path: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | Weights | None = None,
+        *,
+        seed: int = 0,
+        force: bool = False,
+        **options: Choice,
+    ) -> list[str]:
+        """`write`, and where every file is: a model above 2 GiB has a second one."""
         from effspec import backend as backends
         from effspec import output
 
@@ -223,8 +236,7 @@ class Compiled:
         place = Path(path) if path is not None else Path(self.stem + backend.suffix)
         output.check(place, inputs=self.inputs(weights))
         files = self.files(backend, weights, seed=seed, filename=place.name, options=options)
-        output.write(place.parent, files, force=force)
-        return str(place)
+        return [str(written) for written in output.write(place.parent, files, force=force)]
 
     def inputs(self, weights: object = None) -> list[str]:
         """The files that this compilation reads, which are never written to."""

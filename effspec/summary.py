@@ -97,6 +97,7 @@ class CompileDocument(_Part):
     schema_: Literal["effspec.compile/1"] = Field(default="effspec.compile/1", serialization_alias="schema")
     target: str
     path: str
+    paths: list[str] = Field(description="all files: a large model has a second one, of weights")
     point: Point
     nearest: NearestPoint | None
 
@@ -195,15 +196,15 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
 }
 
 
-def compiled(made: Compiled, target: str, path: str) -> CompileDocument:
+def compiled(made: Compiled, target: str, paths: list[str]) -> CompileDocument:
     from effspec.nearest import nearest
 
     near = nearest(made.module, made.name, made.request, made.elaborated.parameters)
     if near is None:
-        return CompileDocument(target=target, path=path, point=_point(made), nearest=None)
+        return CompileDocument(target=target, path=paths[0], paths=paths, point=_point(made), nearest=None)
     point = {name: float(value) for name, value in near.point.items()}
     found = NearestPoint(variant=near.variant, point=point, published=list(near.published))
-    return CompileDocument(target=target, path=path, point=_point(made), nearest=found)
+    return CompileDocument(target=target, path=paths[0], paths=paths, point=_point(made), nearest=found)
 
 
 def shown(made: Compiled) -> ShowDocument:
