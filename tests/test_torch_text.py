@@ -205,3 +205,29 @@ def test_branches_may_name_and_label_alike(tmp_path: Path) -> None:
 def test_rows_that_grow_evenly(rows: list[str], expected: str | None) -> None:
     tree = progression([build.parse(row) for row in rows])
     assert (tree and ast.unparse(tree)) == expected
+
+
+# Groups
+
+
+def test_a_group_of_modules_in_a_row_stands_where_it_is_used(tmp_path: Path) -> None:
+    source = emitted(
+        tmp_path,
+        """
+        model Net(widths = [8, 16]) on image: [3, 16, 16] {
+            for i, w in enumerate(widths) {
+                down[i]: {
+                    conv(w, k = 4, s = 4, pad = 0)  if i == 0
+                    norm: batch_norm()
+                    conv(w, k = 2, s = 2, pad = 0)  if i > 0
+                }
+            }
+        }
+        """,
+    )
+    assert "from collections import OrderedDict\n" in source
+    rows = [line.strip() for line in source.splitlines() if "OrderedDict(" in line]
+    assert rows == [
+        "nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 8, 4, stride=4), norm=nn.BatchNorm2d(8))),  # 8 x 4 x 4",
+        "nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(8), conv=nn.Conv2d(8, 16, 2, stride=2))),  # 16 x 2 x 2",
+    ]

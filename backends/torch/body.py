@@ -56,7 +56,10 @@ class Text:
 
 @dataclass(eq=False)
 class Class:
-    """A planned class of the emitted file; `out_channels` is the key of the argument that its result is wide."""
+    """A planned class of the emitted file; `out_channels` is the key of the argument that its result is wide.
+
+    With `inline` the file says this expression where it would make an object of the class.
+    """
 
     name: str
     bases: list[ast.expr]
@@ -70,6 +73,7 @@ class Class:
     out_channels: str | None
     methods: list[ast.stmt] = field(default_factory=list)
     custom_init: bool = False
+    inline: ast.Call | None = None
 
 
 class Planner(Protocol):

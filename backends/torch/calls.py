@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Mapping
 
 from effspec.backends.torch.arguments import Argument
@@ -25,6 +26,9 @@ class Calls(Loops):
         cls = next(iter(classes.values()))
         if any(other is not cls for other in classes.values()):
             raise Split({instance: id(other) for (instance, _), other in classes.items()})
+        if cls.inline is not None:
+            self.made = None
+            return copy.deepcopy(cls.inline)
         given: dict[str, ast.expr] = {}
         for argument in cls.arguments:
             column: Column = {entry: argument.column[child] for entry, child in children.items()}

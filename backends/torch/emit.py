@@ -47,7 +47,7 @@ def emit(unit: Unit) -> str:
 def _proven(unit: Unit, elaborated: Elaborated, plan: Plan) -> str:
     """The text of a plan, held to the closed list and replayed against the graph."""
     plan.run()
-    *blocks, model = plan.classes
+    *blocks, model = [cls for cls in plan.classes if cls.inline is None]
     model.init += initialise(elaborated.graph)
     split_features(model)
     definitions: list[ast.stmt] = [_class(cls) for cls in blocks]
@@ -106,9 +106,10 @@ def _fact(unit: Unit) -> str:
 def _imports(parts: list[str]) -> list[str]:
     """The imports that the text needs, as ruff sorts them."""
     words = {word for part in parts for word in build.free_names(ast.parse(part))}
+    lines = ["from collections import OrderedDict"] if "OrderedDict" in words else []
     abstract = [word for word in ("Callable", "Iterator") if word in words]
-    lines = [f"from collections.abc import {', '.join(abstract)}", ""] if abstract else []
-    lines += ["import torch", "from torch import nn"]
+    lines += [f"from collections.abc import {', '.join(abstract)}"] if abstract else []
+    lines += [*([""] if lines else []), "import torch", "from torch import nn"]
     if "F" in words:
         lines.append("from torch.nn import functional as F")
     return lines

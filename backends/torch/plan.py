@@ -14,7 +14,7 @@ from effspec.backends.torch.runtime import runtime_parameters, tainted_parameter
 from effspec.backends.torch.scope import Scope
 from effspec.backends.torch.statements import Translation
 from effspec.backends.torch.taps import find_taps
-from effspec.backends.torch.tidy import finish
+from effspec.backends.torch.tidy import finish, inline_chain
 from effspec.backends.torch.weight_layer import is_weight_layer, plan_weight_class
 
 from effspec.elaborate import Elaborated
@@ -179,7 +179,10 @@ class Plan:
             return plan_weight_class(body, self._class_name(instances[0], suffix, taken), self.elaborated.graph)
         body.translate()
         taken |= set(self.helpers.values())
-        return finish(body, self._class_name(instances[0], suffix, taken))
+        cls = finish(body, self._class_name(instances[0], suffix, taken))
+        if isinstance(instances[0].node, nodes.Group):
+            cls.inline = inline_chain(cls)
+        return cls
 
     def _class_name(self, instance: Instance, suffix: str, taken: set[str]) -> str:
         planned = {other.variant for other in self._by_instance if other.node is instance.node}

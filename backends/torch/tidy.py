@@ -45,6 +45,29 @@ def finish(body: Translation, class_name: str) -> Class:
     )
 
 
+def inline_chain(cls: Class) -> ast.Call | None:
+    """`nn.Sequential(OrderedDict(...))` for a class without arguments whose modules follow each other; else None."""
+    made: dict[str, ast.expr] = {}
+    for statement in cls.init:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if not (isinstance(statement, ast.Assign) and isinstance(target, ast.Attribute)):
+            return None
+        made[target.attr] = statement.value
+    called: list[str] = []
+    for statement in cls.forward:
+        tree = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
+        inner: list[str] = []
+        while isinstance(tree, ast.Call) and (word := _own_module(tree)):
+            inner.append(word)
+            tree = tree.args[0]
+        if not (tree is not None and _is_x(tree)):
+            return None
+        called += reversed(inner)
+    if cls.arguments or called != list(made):
+        return None
+    return build.call("nn.Sequential", build.call("OrderedDict", **made))
+
+
 def _needed(init: list[ast.stmt]) -> list[ast.stmt]:
     """The statements of `__init__` without locals that nothing reads: a text that was tried may have asked for them."""
     for statement in init:
@@ -186,6 +209,12 @@ def _is_x(node: ast.expr) -> bool:
 
 def _is_module_call(value: ast.Call) -> bool:
     """`self.label(x)`."""
+    return bool(_own_module(value)) and _is_x(value.args[0])
+
+
+def _own_module(value: ast.Call) -> str:
+    """The label of `self.label(...)` with one argument, else ""."""
     function = value.func
     owned = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "self"
-    return owned and not value.keywords and len(value.args) == 1 and _is_x(value.args[0])
+    plain = owned and not value.keywords and len(value.args) == 1
+    return function.attr if plain and isinstance(function, ast.Attribute) else ""
