@@ -1,0 +1,162 @@
+"""Emitted PyTorch files for tests: a small model of every spec, as a module, with weights that let all of it matter."""
+
+from __future__ import annotations
+
+import math
+import types
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+import effspec
+from effspec.ir.graph import Parameter
+from effspec.pipeline import Compiled
+from tests.graphs import images
+
+ROOT = Path(__file__).parent.parent
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Case:
+    """A variant, and the settings that make a small model of it with every part still there."""
+
+    spec: str
+    variant: str | None
+    small: Mapping[str, Any] = field(hash=False, compare=False, default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([*Path(self.spec).parts[-2:], self.variant or "default"])
+
+    def compiled(self, **settings: Any) -> Compiled:
+        return effspec.compile(f"{ROOT / self.spec}.eff", variant=self.variant, set=settings)
+
+
+def _case(spec: str, variant: str | None, **small: Any) -> Case:
+    folder = "specs" if (ROOT / "specs" / f"{spec}.eff").exists() else "tests/examples"
+    return Case(f"{folder}/{spec}", variant, {"size": 64, **small})
+
+
+CASES = [
+    _case("b0", "b0", depth=0.5),
+    _case("b0", "tf_b0", size=65, depth=0.5),
+    _case("b0", "tv_b3", size=75, classes=10, depth=1),
+    _case("b0", "b7", size=32, depth=1.2),
+    _case("efficientnet_lite", "lite0"),
+    _case("efficientnet_lite", "tf_lite3", size=75),
+    _case("efficientnet_v2", "s", widths=[8, 16, 24, 40, 48, 64], depths=[1, 2, 2, 2, 3, 2]),
+    _case("efficientnet_v2", "tf_v2_b1", size=75),
+    _case("efficientnet_v2", "m", widths=[8, 16, 24, 40, 48, 64, 72], depths=[2, 1, 2, 2, 3, 2, 1]),
+    _case("01_lite", "lite3"),
+    _case("02_effnetv2", "s", classes=10),
+    _case("03_mobilenet", "v3_large"),
+    _case("03_mobilenet", "v3_large_075", size=75),
+    _case("03_mobilenet", "v4_small"),
+    _case("04_mixnet", "s"),
+    _case("05_resnet", "r50", depths=[1, 2, 1, 2], base=16, classes=10),
+    _case("05_resnet", "se50d", depths=[1, 2, 1, 2], base=16, size=75, classes=10),
+    _case("05_resnet", "x50_32x4d", depths=[2, 1, 2, 1], classes=10),
+    _case("06_regnet", "y_400mf"),
+    _case("07_densenet", "d121", growth=8, layers=[2, 3, 1, 2], width=16),
+    _case("07_densenet", "d161", growth=8, layers=[1, 2, 3, 2], width=24),
+    _case("08_convnext", "tiny", depths=[1, 2, 3, 1], widths=[16, 24, 32, 40]),
+    _case("08_convnext", "v2_tiny", depths=[2, 1, 3, 1], widths=[16, 24, 32, 40]),
+    _case("09_nfnet", "f0", widths=[256, 256, 256, 256]),
+    # The head that exists in training needs a map of 17 x 17.
+    _case("10_inception", "v3", size=299),
+    _case("11_shufflenet", "x1_0"),
+    _case("12_repvgg", "a0", depths=[2, 3, 4, 1], widths=[16, 24, 32, 40], stem=16),
+    _case("13_hrnet", "w18", width=4),
+    _case("14_efficientdet", "d0", size=128),
+    _case("15_unet", "base", widths=[8, 16, 24], size=32),
+    _case("16_classic", "vgg16", size=32, depths=[1, 2, 1, 1, 1], classes=10),
+    _case("16_classic", "googlenet"),
+    Case("tests/examples/b0", None, {"size": 64}),
+]
+EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@cache
+def published(case: Case) -> Compiled:
+    """The variant as it is."""
+    return case.compiled()
+
+
+@cache
+def small(case: Case) -> Compiled:
+    return case.compiled(**case.small)
+
+
+@cache
+def text_of(compiled: Compiled) -> str:
+    text = compiled.emit("torch")
+    assert isinstance(text, str)
+    return text
+
+
+def module_of(text: str) -> types.ModuleType:
+    """The text, executed as a module of its own."""
+    module = types.ModuleType("emitted")
+    exec(compile(text, "emitted.py", "exec"), module.__dict__)
+    return module
+
+
+def built(compiled: Compiled, **arguments: Any) -> nn.Module:
+    model: nn.Module = getattr(module_of(text_of(compiled)), compiled.name)(**arguments)
+    return model
+
+
+class Weights:
+    """Numbers that let a difference be seen, drawn once a path: scales around 1, variances positive."""
+
+    def __init__(self) -> None:
+        self.drawn: dict[str, numpy.ndarray] = {}
+
+    def tensor(self, parameter: Parameter) -> numpy.ndarray:
+        if parameter.path not in self.drawn:
+            source = numpy.random.Generator(numpy.random.SFC64(zlib.crc32(parameter.path.encode())))
+            values = source.standard_normal(parameter.shape, dtype=numpy.float32)
+            name = parameter.path.rsplit(".", 1)[-1]
+            if name == "running_var":
+                values = 0.5 + numpy.abs(values)
+            elif len(parameter.shape) >= 2:
+                values *= math.prod(parameter.shape[1:]) ** -0.5
+            elif name == "weight":
+                values = 1 + values / 4
+            self.drawn[parameter.path] = values
+        return self.drawn[parameter.path]
+
+
+def tensors(result: Any) -> list[torch.Tensor]:
+    """What a model returns, in order, without its lists."""
+    return [result] if isinstance(result, torch.Tensor) else [tensor for part in result for tensor in tensors(part)]
+
+
+def inputs(compiled: Compiled, batch: int = 2) -> list[torch.Tensor]:
+    return [torch.from_numpy(array) for array in images(compiled.graph, batch).values()]
+
+
+def arrays(result: Any) -> list[numpy.ndarray]:
+    return [tensor.detach().numpy() for tensor in tensors(result)]
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """In training mode but for what is random or depends on the batch."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.Dropout) or type(module).__name__ == "DropPath":
+            module.eval()
+    return model
+
+
+def drop_rates(model: nn.Module) -> list[float]:
+    rates: list[float] = [m.rate for m in model.modules() if type(m).__name__ == "DropPath"]  # type: ignore[misc]
+    return rates

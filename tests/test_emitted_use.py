@@ -1,0 +1,263 @@
+"""Emitted models in use: training, other sizes, compilation, export, copies, features."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch import nn
+from torch.utils.checkpoint import checkpoint_sequential
+
+from tests import parity
+from tests.emitted import (
+    CASES,
+    TOLERANCE,
+    Case,
+    Weights,
+    arrays,
+    built,
+    drop_rates,
+    frozen,
+    inputs,
+    module_of,
+    published,
+    small,
+    tensors,
+    text_of,
+)
+from tests.test_onnx import distance
+
+# Stochastic depth ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "variant", "rate", "blocks", "last"),
+    [
+        ("specs/b0", "b0", 0.2, 16, 16),
+        ("specs/b0", "tf_b7", 0.2, 55, 55),
+        ("specs/efficientnet_lite", "lite4", 0.2, 30, 30),
+        ("specs/efficientnet_v2", "s", 0.2, 40, 40),
+        ("tests/examples/08_convnext", "tiny", 0.1, 18, 17),
+        ("tests/examples/09_nfnet", "f0", 0.2, 12, 12),
+    ],
+)
+def test_drop_rates_grow_linearly(spec: str, variant: str, rate: float, blocks: int, last: int) -> None:
+    """Block i drops with rate * i / last, counted over the whole network."""
+    case = Case(spec, variant)
+    cls = getattr(module_of(text_of(published(case))), published(case).name)
+    with torch.device("meta"):
+        assert drop_rates(cls()) == pytest.approx([rate * i / last for i in range(blocks)])
+        assert drop_rates(cls(drop_path_rate=0.7)) == pytest.approx([0.7 * i / last for i in range(blocks)])
+
+
+def test_drop_path_drops_whole_samples() -> None:
+    drop = module_of(text_of(small(CASES[0]))).DropPath(0.25)
+    torch.manual_seed(0)
+    x = torch.ones(4000, 3, 2, 2)
+    y = drop.train()(x)
+    kept = y[:, 0, 0, 0]
+    assert torch.equal(y, kept.reshape(-1, 1, 1, 1).expand_as(y))
+    assert set(kept.tolist()) == {0.0, float(torch.tensor(1.0) / 0.75)}
+    assert float((kept == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert drop.eval()(x) is x
+
+
+def test_dropping_is_off_in_evaluation() -> None:
+    model = built(small(CASES[0]), drop_rate=0.9, drop_path_rate=0.9)
+    x = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(x), model(x))
+        assert not torch.equal(frozen(model).dropout.train()(torch.ones(4, 8)), torch.ones(4, 8))
+
+
+# SAME padding --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "variant", "peer", "size"),
+    [
+        ("specs/b0", "tf_b0", "timm/tf_efficientnet_b0", (260, 260)),
+        ("specs/b0", "tf_b0", "timm/tf_efficientnet_b0", (97, 130)),
+        ("specs/efficientnet_lite", "tf_lite0", "timm/tf_efficientnet_lite0", (111, 64)),
+        ("specs/efficientnet_v2", "tf_v2_b0", "timm/tf_efficientnetv2_b0", (75, 98)),
+    ],
+)
+def test_same_padding_follows_the_input(spec: str, variant: str, peer: str, size: tuple[int, int]) -> None:
+    """Compiled for its published size, run at another one, a module does what timm's does."""
+    pytest.importorskip("timm")
+    compiled = published(Case(spec, variant))
+    assert compiled.input_shape[1:] == (224, 224)
+    theirs = parity.awaken(parity.meta_peer(peer))
+    ours = parity.emitted(compiled, parity.move(theirs, compiled)).double()
+    x = torch.randn(1, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert parity.distance(parity.forward(ours, x), parity.forward(theirs.double(), x)) <= TOLERANCE
+
+
+# What people do with a model -----------------------------------------------------------------------------------------
+
+USED = [case for case in CASES if case.variant in ("b0", "tf_b0", "r50", "tiny", "base")]
+TAKEN = pytest.mark.parametrize("case", USED, ids=str)
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[Case, nn.Module]:
+    return {case: small(case).to_torch(weights=Weights()).eval() for case in USED}
+
+
+def close(found: Any, expected: Any, tolerance: float = 1e-4) -> bool:
+    return distance(arrays(found), arrays(expected)) <= tolerance
+
+
+@TAKEN
+def test_compile_without_a_graph_break(case: Case, models: dict[Case, nn.Module]) -> None:
+    torch.compiler.reset()
+    x = inputs(small(case))
+    with torch.no_grad():
+        assert close(torch.compile(models[case], fullgraph=True, backend="eager")(*x), models[case](*x))
+
+
+@pytest.mark.parametrize("variant", ["b0", "tiny"])
+def test_training_compiles_without_a_graph_break(variant: str) -> None:
+    """Dropping included; the gradients are those of the plain model."""
+    torch.compiler.reset()
+    case = next(case for case in CASES if case.variant == variant)
+    x = inputs(small(case))
+    gradients = []
+    for compiled in (False, True):
+        model = small(case).to_torch(weights=Weights()).train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif type(module).__name__ == "DropPath":
+                module.rate = 1e-9  # drawn, and never dropped
+        run = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+        run(*x).square().mean().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert all(close(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.campaign
+def test_large_graphs_compile_and_export() -> None:
+    """HRNet and EfficientDet: lists of tensors, loops within loops, two thousand calls."""
+    for case in (case for case in CASES if case.variant in ("w18", "d0")):
+        torch.compiler.reset()
+        model, x = small(case).to_torch(weights=Weights()).eval(), inputs(small(case))
+        with torch.no_grad():
+            expected = model(*x)
+            assert close(torch.compile(model, fullgraph=True, backend="eager")(*x), expected)
+            assert close(torch.export.export(model, tuple(x)).module()(*x), expected)
+
+
+@TAKEN
+def test_export(case: Case, models: dict[Case, nn.Module]) -> None:
+    """Captured as one graph, with a free batch size."""
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(models[case], tuple(inputs(small(case))), dynamic_shapes=[{0: batch}])
+    x = inputs(small(case), batch=3)
+    with torch.no_grad():
+        assert close(program.module()(*x), models[case](*x))
+
+
+@TAKEN
+def test_autocast(case: Case, models: dict[Case, nn.Module]) -> None:
+    x = inputs(small(case))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        (found,) = tensors(models[case](*x))
+    assert found.dtype == torch.bfloat16
+    with torch.no_grad():
+        assert close(found.float(), models[case](*x), 0.1)
+
+
+@TAKEN
+def test_channels_last(case: Case, models: dict[Case, nn.Module]) -> None:
+    model = copy.deepcopy(models[case]).to(memory_format=torch.channels_last)
+    kept: list[bool] = []
+
+    def look(module: nn.Module, given: Any, y: torch.Tensor) -> None:
+        kept.append(y.is_contiguous(memory_format=torch.channels_last))
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(look)
+    x = inputs(small(case))
+    with torch.no_grad():
+        assert close(model(*[image.to(memory_format=torch.channels_last) for image in x]), models[case](*x))
+    assert kept and all(kept)
+
+
+@TAKEN
+def test_meta_then_weights(case: Case, models: dict[Case, nn.Module]) -> None:
+    with torch.device("meta"):
+        model = built(small(case)).eval()
+    model.load_state_dict(models[case].state_dict(), assign=True)
+    x = inputs(small(case))
+    with torch.no_grad():
+        assert torch.equal(model(*x), models[case](*x))
+
+
+@TAKEN
+def test_pickle_copy_and_state(case: Case, models: dict[Case, nn.Module]) -> None:
+    model, x = models[case], inputs(small(case))
+    fresh = built(small(case)).eval()
+    fresh.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), fresh):
+            assert torch.equal(other(*x), model(*x))
+
+
+def test_compile_with_free_sizes() -> None:
+    """SAME padding depends on the size, and still makes one graph for all of them."""
+    torch.compiler.reset()
+    model = small(CASES[1]).to_torch(weights=Weights()).eval()
+    # Two strides: with more of them the solver of sizes takes minutes, for timm's padding as for ours.
+    part = nn.Sequential(model.get_submodule("stem"), model.get_submodule("stage1"), model.get_submodule("stage2.0"))
+    counter = torch._dynamo.testing.CompileCounter()
+    run = torch.compile(part, fullgraph=True, backend=counter, dynamic=True)
+    with torch.no_grad():
+        for size in (64, 75, 98):
+            x = torch.randn(2, 3, size, size + 3)
+            assert close(run(x), part(x))
+    assert counter.frame_count == 1
+
+
+def test_training_outputs_compile() -> None:
+    torch.compiler.reset()
+    case = next(case for case in CASES if case.variant == "googlenet")
+    model = built(small(case))
+    run = torch.compile(model, fullgraph=True, backend="eager")
+    assert [tuple(y.shape) for y in tensors(run(*inputs(small(case))))] == [(2, 1000)] * 3
+    model.eval()
+    assert isinstance(run(*inputs(small(case))), torch.Tensor)
+
+
+def test_activation_checkpointing() -> None:
+    """Gradients of stages that are computed twice are those of stages computed once."""
+    model = frozen(small(CASES[0]).to_torch(weights=Weights()).double())
+    x = torch.randn(2, 40, 8, 8, dtype=torch.float64)
+    gradients = []
+    for run in (model.stage4, lambda y: checkpoint_sequential(model.stage4, 2, y, use_reentrant=False)):
+        model.zero_grad()
+        run(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.stage4.parameters()])
+    for once, twice in zip(*gradients, strict=True):
+        assert torch.equal(once, twice)
+
+
+def test_features_and_another_head() -> None:
+    model = small(CASES[0]).to_torch(weights=Weights()).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = model.forward_features(x)
+        assert list(features)[:2] == ["stem", "stage1"]
+        assert {name: tuple(y.shape[1:]) for name, y in features.items() if name in ("stage5", "head")} == {
+            "stage5": (112, 4, 4),
+            "head": (1280, 2, 2),
+        }
+        expected = model.classifier(features["head"].mean((2, 3)))
+        assert torch.equal(model(x), expected)
+        model.classifier = nn.Identity()
+        assert model(x).shape == (2, 1280)
