@@ -301,18 +301,19 @@ def weights() -> None:
 @weights.command()
 @click.argument("checkpoint", type=click.Path())
 @click.option("--spec", required=True, metavar="SPEC", shell_complete=complete_spec, help="The spec of the model.")
+@click.option("--part", metavar="KEY", help="Which of several sets of weights, such as state_dict_ema.")
 @point_options
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(), help="A .safetensors file.")
 @click.option("--force", is_flag=True, help="Overwrite a file that effspec did not write.")
 def convert(
-    checkpoint: str, spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
-    output: str, force: bool,
+    checkpoint: str, spec: str, part: str | None, variant: str | None, phi: str | None, settings: tuple[str, ...],
+    model: str | None, output: str, force: bool,
 ) -> None:  # fmt: skip
     """Move a checkpoint of another code base to a spec's names, by structure and shape."""
     from effspec.commands.weights import convert as run
 
     compiled = _compiled(spec, variant, phi, settings, model)
-    for line in run(compiled, checkpoint, output, force=force):
+    for line in run(compiled, checkpoint, output, part=part, force=force):
         say(line)
 
 

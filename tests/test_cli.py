@@ -532,6 +532,44 @@ def test_checkpoints_are_converted(effspec_: Any) -> None:
     assert done.status == 1 and "E0714" in done.err
 
 
+def test_a_part_of_a_checkpoint_is_converted(effspec_: Any) -> None:
+    """What timm's training script saves, and two models side by side in one file."""
+    import torch
+    from safetensors.numpy import load_file
+    from safetensors.torch import save_file
+
+    net = effspec.compile("b0", phi=-2)
+    weights, average = (
+        {name: value.clone() for name, value in net.to_torch(seed=seed).state_dict().items()} for seed in (1, 2)
+    )
+    saved = {"epoch": 7, "arch": "tiny", "state_dict": weights, "state_dict_ema": average, "metric": 81.5}
+    torch.save(saved, "last.pth")
+    words = ("weights", "convert", "last.pth", "--spec", "b0", "--phi", "-2", "-o", "x.safetensors")
+    done = effspec_(*words)
+    count, numbers = len(weights), sum(not name.endswith("num_batches_tracked") for name in weights)
+    assert done.status == 1 and done.err == (
+        "error[E0801]: last.pth holds 2 sets of weights\n"
+        f"  = `state_dict`: {count} tensors\n"
+        f"  = `state_dict_ema`: {count} tensors\n"
+        "  = help: choose one: `effspec weights convert last.pth --part state_dict_ema ...`; "
+        "a moving average is what is usually evaluated\n"
+    )
+    for part, expected in (("state_dict", weights), ("state_dict_ema", average)):
+        assert effspec_(*words, "--part", part).status == 0
+        found = load_file("x.safetensors")
+        assert all((expected[name].numpy() == value).all() for name, value in found.items())
+    both = {f"{who}.{name}": value for who, one in (("net", weights), ("ema", average)) for name, value in one.items()}
+    save_file(both, "both.safetensors")
+    words = ("weights", "convert", "both.safetensors", *words[3:])
+    done = effspec_(*words)
+    assert done.status == 1 and done.err.splitlines()[-1] == (
+        f"  = help: it holds `ema` ({numbers} tensors) and `net` ({numbers} tensors): choose one with `--part ema`"
+    ), done.err
+    assert effspec_(*words, "--part", "ema").status == 0
+    found = load_file("x.safetensors")
+    assert all((average[name].numpy() == value).all() for name, value in found.items())
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(effspec_: Any, shell: str) -> None:
     done = effspec_("completion", shell)

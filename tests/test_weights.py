@@ -400,14 +400,49 @@ def test_the_set_of_weights_in_a_training_checkpoint(tmp_path: Path) -> None:
     assert pth.File(torch_save(one, tmp_path / "x")).shapes == {"a": (2,)}
     two = one | {"state_dict_ema": {"a": torch.zeros(2)}}
     path = torch_save(two, tmp_path / "y")
-    with pytest.raises(EffspecError, match=r"2 sets of weights: `state_dict` \(1 tensors\), `state_dict_ema`"):
+    with pytest.raises(EffspecError) as caught:
         checkpoint.load(path)
+    assert str(caught.value) == (
+        "error[E0801]: y holds 2 sets of weights\n"
+        "  = `state_dict`: 1 tensor\n"
+        "  = `state_dict_ema`: 1 tensor\n"
+        "  = help: choose one: `effspec weights convert y --part state_dict_ema ...`; "
+        "a moving average is what is usually evaluated"
+    )
     assert checkpoint.load(path, "state_dict_ema").tensor("a").tolist() == [0, 0]
-    with pytest.raises(EffspecError, match="no set of weights `ema`"):
-        checkpoint.load(path, "ema")
+    with pytest.raises(EffspecError) as caught:
+        checkpoint.load(path, "state_dict_em")
+    assert str(caught.value) == (
+        "error[E0801]: y has no part `state_dict_em`\n"
+        "  = its parts, and how many tensors they have: `state_dict` (1), `state_dict_ema` (1)\n"
+        "  = help: did you mean `state_dict_ema`?"
+    )
     for value in ([torch.ones(2)], {}, {"a": 1}, torch.ones(2)):
         with pytest.raises(EffspecError, match="E0803"):
             pth.File(torch_save(value, tmp_path / "z"))
+
+
+def test_parts_by_deeper_keys_and_by_beginnings_of_names(tmp_path: Path) -> None:
+    weights = {f"l{i}.weight": torch.full((1,), float(i)) for i in range(12)}
+    teacher = {name: value + 100 for name, value in weights.items()}
+    scale = {"scale": torch.ones(1), "growth_tracker": torch.ones(1)}
+    # A few tensors beside the weights are no second set; Adam's averages have numbers as keys.
+    nested = {"step": torch.ones(1), "run": {"net": weights, "amp": {"scale": torch.ones(1)}}}
+    assert list(checkpoint.load(torch_save(nested, tmp_path / "a")).shapes) == list(weights)
+    assert list(checkpoint.load(tmp_path / "a", "run.amp").shapes) == ["scale"]
+    # Lightning keeps several modules in one flat dict.
+    flat = {f"{who}.{name}": value for who, net in (("net", weights), ("ema", teacher)) for name, value in net.items()}
+    path = torch_save({"state_dict": flat, "scaler": scale}, tmp_path / "b")
+    assert checkpoint.load(path, "state_dict.ema").tensor("l3.weight").tolist() == [103]
+    reference_torch.save_file(flat, tmp_path / "c.safetensors")
+    file = checkpoint.load(tmp_path / "c.safetensors", "ema")
+    assert sorted(file.shapes) == sorted(weights) and file.tensor("l3.weight").tolist() == [103]
+    for part in ("em", "ema.", "", "l3", "ema.l3.weight"):
+        with pytest.raises(EffspecError, match=r"has no part .*\n.*`ema` \(12\), `net` \(12\)"):
+            checkpoint.load(tmp_path / "c.safetensors", part)
+    circle: dict[str, object] = {"w": torch.ones(1)}
+    circle["self"] = circle
+    assert list(checkpoint.load(torch_save(circle, tmp_path / "d")).shapes) == ["w"]
 
 
 def test_the_pretrained_lite0() -> None:

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from effspec.pipeline import Compiled
 
 
-def convert(compiled: Compiled, checkpoint: str, path: str, *, force: bool = False) -> Iterator[str]:
-    """Move a checkpoint to the model's names; yields what to print."""
+def convert(
+    compiled: Compiled, checkpoint: str, path: str, *, part: str | None = None, force: bool = False
+) -> Iterator[str]:
+    """Move a checkpoint, or a part of it, to the model's names; yields what to print."""
     from effspec.weights.checkpoint import load
     from effspec.weights.convert import Moved
     from effspec.weights.convert import convert as matched
 
     output.check(Path(path), inputs=[checkpoint, *compiled.inputs()])
-    file = load(checkpoint)
+    file = load(checkpoint, part)
     matching = matched(file.shapes, compiled.graph)
     yield from matching.lines()
     yield _write(compiled, Moved(file, matching), path, force)

@@ -15,6 +15,7 @@ from effspec.diagnostics import fail
 from effspec.ir.graph import Parameter
 from effspec.ops.base import show
 from effspec.weights import safetensors
+from effspec.weights.parts import Part
 from effspec.weights.store import TensorFile
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ _LISTED = 12
 def load(path: str | os.PathLike[str], part: str | None = None) -> TensorFile:
     """Open a checkpoint: safetensors, or PyTorch's zip or legacy format, told apart by content and not by name.
 
-    `part` chooses among several sets of weights in one PyTorch checkpoint, by its key ("state_dict_ema").
+    `part` chooses among several sets of weights in one checkpoint, by its key or the beginning of its tensors' names
+    ("state_dict_ema"; see `effspec.weights.parts`).
     Raises E0801 (unreadable, or none of these), E0802 (damaged) and E0803 (content that effspec does not take).
     """
     path = Path(path)
@@ -36,7 +38,8 @@ def load(path: str | os.PathLike[str], part: str | None = None) -> TensorFile:
     except OSError as error:
         raise fail("E0801", f"cannot read {path}: {error.strerror or error}") from None
     if safetensors.is_safetensors(head):
-        return safetensors.File(path)
+        file = safetensors.File(path)
+        return file if part is None else Part(file, part)
     # Imported here: a safetensors file needs none of it.
     from effspec.weights import pth
 

@@ -17,6 +17,7 @@ from effspec.ops.base import show
 from effspec.weights.checkpoint import is_counter
 from effspec.weights.initial import Seeded
 from effspec.weights.matching import Ambiguous, Item, Leaf, leaves, match, natural
+from effspec.weights.parts import beginnings, likely
 from effspec.weights.store import TensorFile
 
 _LISTED = 8
@@ -165,8 +166,19 @@ def _unfit(
         f"the checkpoint is not of this model: {len(found)} tensors against {len(wanted)}, in "
         f"{len(notes)} places of different kind or shape",
         notes=(*notes[:_LISTED], *more),
-        help="choose the variant and settings that it was trained with (`--set classes=N` for another head)",
+        help=_part(found, wanted)
+        or "choose the variant and settings that it was trained with (`--set classes=N` for another head)",
     )
+
+
+def _part(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What to do about a checkpoint that has several models side by side: `model.stem.weight`, `ema.stem.weight`."""
+    counts = beginnings(found)
+    whole = {word: count for word, count in counts.items() if len(wanted) <= count < len(found)}
+    if not whole:
+        return None
+    listed = " and ".join(f"`{word}` ({count} tensors)" for word, count in list(whole.items())[:4])
+    return f"it holds {listed}: choose one with `--part {likely(whole)}`"
 
 
 def _take(spare: Counter[tuple[tuple[str, tuple[int, ...]], ...]], leaf: Leaf) -> bool:

@@ -16,7 +16,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -27,7 +27,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from effspec.diagnostics import fail
-from effspec.weights import unpickle
+from effspec.weights import parts, unpickle
 from effspec.weights.store import DTYPES, MAX_NAME, MAX_RANK, MAX_TENSORS, damaged, map_file, refused, widen
 from effspec.weights.unpickle import Damaged, Maker, Refused
 
@@ -248,25 +248,13 @@ class File:
     # -- the tensors -------------------------------------------------------------------------------------------------
 
     def _choose(self, value: object, part: str | None) -> dict[str, _Tensor]:
-        """The one set of named tensors in the file: the object itself, or a dict within it."""
+        """One set of named tensors in the file: the object itself, or a dict within it."""
         if not isinstance(value, dict):
             raise Refused("holds no dict of tensors")
-        sets = {key: found for key, inner in _dicts(value) if (found := _tensors(inner))}
-        if part is not None:
-            if part in sets:
-                return sets[part]
-            known = ", ".join(f"`{key}`" for key in sets if key) or "none"
-            raise fail("E0801", f"{self.path.name} has no set of weights `{part}`", notes=(f"it has: {known}",))
-        if "" in sets or len(sets) == 1:
-            return sets[""] if "" in sets else next(iter(sets.values()))
+        sets = parts.sets(value, _Tensor)
         if not sets:
             raise Refused("holds no tensors with names")
-        listed = ", ".join(f"`{key[:40]}` ({len(found)} tensors)" for key, found in list(sets.items())[:8])
-        raise fail(
-            "E0801",
-            f"{self.path.name} holds {len(sets)} sets of weights: {listed}",
-            help="say which one is meant; the set of a moving average (ema) is the one that is usually evaluated",
-        )
+        return parts.choose(self.path, sets, part)
 
     def _check(self, name: str, tensor: _Tensor) -> None:
         """Everything that a tensor reaches lies in its storage, and it is not absurdly larger than that."""
@@ -281,18 +269,6 @@ class File:
             raise Damaged(f"`{name[:80]}` of shape {shape} goes beyond its storage of {count:,} elements")
         if prod(shape) > max(count, _MAX_REPEATED):
             raise Refused(f"repeats few numbers to a tensor of shape {shape}, `{name[:80]}`")
-
-
-def _dicts(value: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """The dict itself, then the dicts in it that have a name."""
-    yield "", value
-    for key, inner in value.items():
-        if isinstance(key, str) and key and isinstance(inner, dict):
-            yield key, inner
-
-
-def _tensors(value: Mapping[Any, Any]) -> dict[str, _Tensor]:
-    return {key: inner for key, inner in value.items() if isinstance(key, str) and isinstance(inner, _Tensor)}
 
 
 # --- what may be named in a pickle: nothing of it is imported, all of it is inert -----------------------------------
