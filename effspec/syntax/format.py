@@ -7,7 +7,7 @@ belongs, two or more are kept.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 
 from effspec.diagnostics import Source
@@ -62,7 +62,7 @@ def format_text(source: Source) -> str:
 def same(left: object, right: object) -> bool:
     """Whether two trees are equal, their places aside."""
     if isinstance(left, nodes.Node):
-        names = [field.name for field in fields(left) if field.name != "span"]
+        names = left.fields[1:]  # after the span
         return type(left) is type(right) and all(same(getattr(left, name), getattr(right, name)) for name in names)
     if isinstance(left, tuple) and isinstance(right, tuple):
         return len(left) == len(right) and all(map(same, left, right))

@@ -6,56 +6,63 @@ Nodes compare by identity, so that tables can be keyed by the place in the text.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import TypeAlias
+from typing import ClassVar, NoReturn, TypeAlias, dataclass_transform
 
 from effspec.diagnostics import Span
 
 
-@dataclass(frozen=True, eq=False)
-class Node:
+@dataclass_transform(frozen_default=True, eq_default=False)
+class _Record:
+    """A subclass declares its fields as a dataclass does.  Dataclasses would compile 200 functions at every start."""
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls.fields = (*cls.fields, *cls.__annotations__)
+
+    def __init__(self, *values: object) -> None:
+        self.__dict__.update(zip(self.fields, values, strict=True))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a node of the tree is frozen: {name} cannot be set")
+
+
+class Node(_Record):
     span: Span
 
 
 # Expressions ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class Number(Node):
     value: int | Fraction
 
 
-@dataclass(frozen=True, eq=False)
 class Boolean(Node):
     value: bool
 
 
-@dataclass(frozen=True, eq=False)
 class String(Node):
     value: str
 
 
-@dataclass(frozen=True, eq=False)
 class Name(Node):
     """A name; `it`, `input` and `at` are names too."""
 
     id: str
 
 
-@dataclass(frozen=True, eq=False)
 class DefaultRead(Node):
     """`default.norm`."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False)
 class List(Node):
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class Comprehension(Node):
     """`[element for a, b in iterable]`."""
 
@@ -64,7 +71,6 @@ class Comprehension(Node):
     iterable: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Range(Node):
     """`a .. b` (inclusive) or `a ..< b`; as an index either side may be missing."""
 
@@ -73,7 +79,6 @@ class Range(Node):
     inclusive: bool
 
 
-@dataclass(frozen=True, eq=False)
 class Argument(Node):
     """`value`, `name = value`, or either with `then rest`."""
 
@@ -82,25 +87,21 @@ class Argument(Node):
     then: Expr | None
 
 
-@dataclass(frozen=True, eq=False)
 class Call(Node):
     function: Expr
     arguments: tuple[Argument, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class Index(Node):
     value: Expr
     index: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Attribute(Node):
     value: Expr
     name: Identifier
 
 
-@dataclass(frozen=True, eq=False)
 class Unary(Node):
     """`-x` or `not x`."""
 
@@ -108,7 +109,6 @@ class Unary(Node):
     operand: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Binary(Node):
     """Arithmetic: `+ - * / // % **`."""
 
@@ -117,7 +117,6 @@ class Binary(Node):
     right: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Compare(Node):
     """`== != < <= > >= in`."""
 
@@ -126,7 +125,6 @@ class Compare(Node):
     right: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Logic(Node):
     """`a and b`, `a or b`: the right side is evaluated only when it decides."""
 
@@ -135,7 +133,6 @@ class Logic(Node):
     right: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Ternary(Node):
     """`chosen if condition else otherwise`."""
 
@@ -144,7 +141,6 @@ class Ternary(Node):
     otherwise: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Step(Node):
     """One `|> [label:] layer` of a pipeline."""
 
@@ -152,7 +148,6 @@ class Step(Node):
     layer: Expr | Group
 
 
-@dataclass(frozen=True, eq=False)
 class Pipe(Node):
     source: Expr
     steps: tuple[Step, ...]
@@ -182,14 +177,12 @@ Expr: TypeAlias = (
 # Statements ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class Identifier(Node):
     """A name where it is bound or referred to as a word (an argument, an attribute)."""
 
     id: str
 
 
-@dataclass(frozen=True, eq=False)
 class Label(Node):
     """`name[index]...:`."""
 
@@ -197,7 +190,6 @@ class Label(Node):
     indices: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class Body(Node):
     """The statements between braces, and the string that documents them."""
 
@@ -205,14 +197,12 @@ class Body(Node):
     statements: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class Group(Node):
     """`{ ... }` as a layer."""
 
     body: Body
 
 
-@dataclass(frozen=True, eq=False)
 class Scaled(Node):
     """The C of `-> C` or the N of `x N`, with `fixed` if the scaling is not to touch it."""
 
@@ -220,7 +210,6 @@ class Scaled(Node):
     fixed: bool
 
 
-@dataclass(frozen=True, eq=False)
 class Line(Node):
     """`[label:] value [-> C] [x N] [if guard]`: a layer to apply, or a tensor that becomes `it`."""
 
@@ -231,7 +220,6 @@ class Line(Node):
     guard: Expr | None
 
 
-@dataclass(frozen=True, eq=False)
 class Bind(Node):
     """`a = value` or `a, b = value`; the value may be a loop that yields."""
 
@@ -239,14 +227,12 @@ class Bind(Node):
     value: Expr | For
 
 
-@dataclass(frozen=True, eq=False)
 class For(Node):
     targets: tuple[Identifier, ...]
     iterable: Expr
     body: Body
 
 
-@dataclass(frozen=True, eq=False)
 class If(Node):
     """`if c { } else if d { } else { }`: the branches in order, the last one without a condition."""
 
@@ -254,43 +240,36 @@ class If(Node):
     otherwise: Body | None
 
 
-@dataclass(frozen=True, eq=False)
 class Param(Node):
     name: Identifier
     shape: Expr
     init: Expr | None
 
 
-@dataclass(frozen=True, eq=False)
 class DefaultEntry(Node):
     name: Identifier
     value: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Default(Node):
     entries: tuple[DefaultEntry, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class Output(Node):
     name: Identifier
     value: Expr | None
     training: bool
 
 
-@dataclass(frozen=True, eq=False)
 class Require(Node):
     condition: Expr
     message: Expr | None
 
 
-@dataclass(frozen=True, eq=False)
 class Yield(Node):
     value: Expr | None
 
 
-@dataclass(frozen=True, eq=False)
 class Prepare(Node):
     """`prepare image(mean = ..., std = ...)`: how a picture becomes the input."""
 
@@ -304,13 +283,11 @@ Statement: TypeAlias = Line | Bind | For | If | Param | Default | Output | Requi
 # Items ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class Parameter(Node):
     name: Identifier
     default: Expr | None
 
 
-@dataclass(frozen=True, eq=False)
 class Import(Node):
     """`import A, B from "f"` (names) or `import "f" as ns` (alias)."""
 
@@ -319,13 +296,11 @@ class Import(Node):
     path: String
 
 
-@dataclass(frozen=True, eq=False)
 class Constant(Node):
     name: Identifier
     value: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Fn(Node):
     """`statements` bind names and require; `result` is the value."""
 
@@ -336,7 +311,6 @@ class Fn(Node):
     result: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Block(Node):
     name: Identifier
     parameters: tuple[Parameter, ...]
@@ -344,7 +318,6 @@ class Block(Node):
     body: Body
 
 
-@dataclass(frozen=True, eq=False)
 class Hook(Node):
     """`channels(c) = ...` of a scaling."""
 
@@ -353,7 +326,6 @@ class Hook(Node):
     result: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Scaling(Node):
     name: Identifier
     parameters: tuple[Parameter, ...]
@@ -362,13 +334,11 @@ class Scaling(Node):
     hooks: tuple[Hook, ...]
 
 
-@dataclass(frozen=True, eq=False)
 class ModelInput(Node):
     name: Identifier
     shape: Expr
 
 
-@dataclass(frozen=True, eq=False)
 class Model(Node):
     name: Identifier
     parameters: tuple[Parameter, ...]
@@ -377,13 +347,11 @@ class Model(Node):
     body: Body
 
 
-@dataclass(frozen=True, eq=False)
 class Variant(Node):
     name: Identifier
     call: Call
 
 
-@dataclass(frozen=True, eq=False)
 class Expect(Node):
     variant: Identifier
     checks: tuple[Expr, ...]
@@ -392,21 +360,14 @@ class Expect(Node):
 Item: TypeAlias = Import | Constant | Fn | Block | Scaling | Model | Variant | Expect
 
 
-@dataclass(frozen=True, eq=False)
 class File(Node):
     edition: int
     items: tuple[Item, ...]
 
 
-_FIELDS: dict[type, tuple[str, ...]] = {}
-
-
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly below, in the order of their fields."""
-    kind = type(node)
-    if kind not in _FIELDS:
-        _FIELDS[kind] = tuple(field.name for field in fields(node) if field.name != "span")
-    for name in _FIELDS[kind]:
+    for name in node.fields[1:]:
         value = getattr(node, name)
         if isinstance(value, Node):
             yield value
