@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -99,10 +99,7 @@ class _Measured:
                 self.read[node.span.text] = number
                 return nodes.Number(node.span, number)
         if isinstance(node, nodes.Compare | nodes.Logic | nodes.Binary | nodes.Unary):
-            fields = {
-                name: self._measured(value) for name, value in vars(node).items() if isinstance(value, nodes.Node)
-            }
-            return replace(node, **fields)
+            return type(node)(*map(self._measured, vars(node).values()))
         return node
 
     def _measure(self, node: nodes.Expr) -> int | None:

@@ -111,7 +111,7 @@ class Applied(Sizes):
         if chunks is None or source.channels is None:
             return attributes.get("sizes")
         part = build.binary("//", force(source.channels), chunks)
-        return ast.List([part] * build.evaluate(chunks, {}), ast.Load())
+        return ast.List([part] * build.run(build.code(chunks), {}), ast.Load())
 
     def _python_word(self, attribute: str) -> str:
         return self.scope.python_name(WORDS.get(attribute, attribute))

@@ -130,14 +130,15 @@ class Arguments(Columns):
         """Replay: whether a Python expression gives the column's value on every entry."""
         seen: set[Any] = set()
         tree = self._without_self(tree)
+        code, read = build.code(tree), build.free_names(tree)
         for entry, wanted in column.items():
-            names = self.environment(entry)
+            names = {name: value for name, value in self.environment(entry).items() if name in read}
             mark = (key(wanted), tuple(sorted((n, repr(v)) for n, v in names.items())))
             if mark in seen:
                 continue
             seen.add(mark)
             try:
-                if not build.same(build.evaluate(tree, {**self._functions, **names}), wanted):
+                if not build.same(build.run(code, {**self._functions, **names}), wanted):
                     return False
             except Exception:  # any failure means that this text does not say this value
                 return False

@@ -6,6 +6,7 @@ import ast
 import copy
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from types import CodeType
 from typing import Any, TypeVar
 
 Tree = TypeVar("Tree", bound=ast.AST)
@@ -105,9 +106,13 @@ _BUILTINS = {
 }
 
 
-def evaluate(tree: ast.expr, names: Mapping[str, Any]) -> Any:
-    """What Python makes of an expression of numbers, with these names."""
-    code = compile(ast.fix_missing_locations(ast.Expression(tree)), "<plan>", "eval")
+def code(tree: ast.expr) -> CodeType:
+    """An expression of numbers, to be run."""
+    return compile(ast.fix_missing_locations(ast.Expression(tree)), "<plan>", "eval")
+
+
+def run(code: CodeType, names: Mapping[str, Any]) -> Any:
+    """What Python makes of an expression with these names."""
     return eval(code, dict(_BUILTINS), dict(names))
 
 

@@ -149,7 +149,7 @@ def _slice(use: Use) -> ast.expr:
     start, stop = use.attributes["start"], use.attributes["stop"]
     length: ast.expr = build.binary("-", stop, start)
     if not build.free_names(length):
-        length = build.constant(build.evaluate(length, {}))
+        length = build.constant(build.run(build.code(length), {}))
     return _method(use.source, "narrow", shifted(use.attributes["axis"], use.batched), start, length)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from effspec.backends.torch.operators import ACTIVATIONS
@@ -40,13 +42,24 @@ def tainted_parameters(root: Instance, names: set[str]) -> set[tuple[Instance, s
             for word, bound in child.arguments.items():
                 if bound.node is None or bound.instance is None:
                     continue
-                words = {part.id for part in nodes.descend(bound.node) if isinstance(part, nodes.Name)}
-                if any((bound.instance, w) in found for w in words):
+                if any((bound.instance, w) in found for w in _names(bound.node)):
                     found.add((child, word))
             visit(child)
 
     visit(root)
     return found
+
+
+@lru_cache(256)
+def _names(node: nodes.Node) -> frozenset[str]:
+    """What an expression mentions."""
+    return frozenset(part.id for part in nodes.descend(node) if isinstance(part, nodes.Name))
+
+
+@lru_cache(64)
+def _parents(node: nodes.Node) -> Mapping[nodes.Node, nodes.Node]:
+    """The parent of everything below a node."""
+    return {child: part for part in nodes.descend(node) for child in nodes.children(part)}
 
 
 class _Flow:
@@ -62,21 +75,12 @@ class _Flow:
 
     def _body(self, instance: Instance, word: str) -> bool:
         """Whether every evaluated mention of a name is in a harmless place."""
-        parents: dict[nodes.Node, nodes.Node] = {}
-        mentions: list[nodes.Name] = []
-
-        def walk(node: nodes.Node) -> None:
-            for child in nodes.children(node):
-                parents[child] = node
-                if isinstance(child, nodes.Name) and child.id == word:
-                    mentions.append(child)
-                walk(child)
-
-        walk(instance.node)
+        parents = _parents(instance.node)
         evaluated = {node for node, _ in instance.values}
+        mentions = [node for node in parents if isinstance(node, nodes.Name) and node.id == word]
         return all(self._harmless(m, parents, instance) for m in mentions if m in evaluated)
 
-    def _harmless(self, mention: nodes.Name, parents: dict[nodes.Node, nodes.Node], instance: Instance) -> bool:
+    def _harmless(self, mention: nodes.Name, parents: Mapping[nodes.Node, nodes.Node], instance: Instance) -> bool:
         node: nodes.Node = mention
         while node in parents:
             node = parents[node]
@@ -154,7 +158,7 @@ class _Flow:
 
         visit(self.elaborated.root)
         for instance, word in readers:
-            parents = {child: part for part in nodes.descend(instance.node) for child in nodes.children(part)}
+            parents = _parents(instance.node)
             for mention in [p for p in parents if isinstance(p, nodes.Name) and p.id == word]:
                 if not any(node is mention for node, _ in instance.values):
                     continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from effspec.ir.graph import Attribute, Graph, Initializer, Tree, Value
 
@@ -71,6 +72,7 @@ def attribute_text(value: Attribute) -> str:
             return "none"
 
 
+@lru_cache(1024)
 def _decimal(value: Fraction) -> str:
     """A short exact decimal where there is one (1/1000 is 0.001), else the fraction in lowest terms."""
     for digits in range(1, 13):
