@@ -49,6 +49,14 @@ def width_of(value: object) -> int | None:
     return value.type.shape[0] if isinstance(value, Tensor) and value.type.shape else None
 
 
+def common_width(value: object) -> int | None:
+    """The channels of a tensor, or of all tensors of a list if they are alike."""
+    if not isinstance(value, tuple):
+        return width_of(value)
+    widths = {width_of(element) for element in value}
+    return widths.pop() if len(widths) == 1 else None
+
+
 def normalised_shape(application: Application) -> int | tuple[int, ...]:
     """The sizes that a layer norm is over; one number where it is one axis."""
     axes: Any = application.attributes["axes"]

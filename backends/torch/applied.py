@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from dataclasses import replace
 
 from effspec.backends.torch import build, operators
-from effspec.backends.torch.applications import compact, input_type, kind_of, label_of, op_of
-from effspec.backends.torch.body import Applications, Text, force
+from effspec.backends.torch.applications import compact, input_type, kind_of, label_of, op_of, owns_parameters
+from effspec.backends.torch.body import Applications, Text, common, force
 from effspec.backends.torch.build import call, name, own
 from effspec.backends.torch.columns import Column, Split, constant_of
 from effspec.backends.torch.functionals import Use, functional
@@ -30,7 +31,7 @@ class Applied(Sizes):
         if len(there) < len(here) and condition is None:
             # The layer is sometimes `identity`: an argument, named as the label, says whether it is there.
             present: Column = {entry: entry in there for entry in here}
-            condition = self.scope.promote(next(iter(there.values())).label[0], present)
+            condition = self.scope.promote(next(iter(there.values())).label[0], present, default=True)
             here = there
         everywhere = {entry: a for entry, a in self.everywhere(site).items() if kind_of(a) != "identity"}
         first = next(iter(here.values()))
@@ -58,13 +59,13 @@ class Applied(Sizes):
         """One module for every element of a list."""
         inner = {entry: a for entry, a in here.items() if a.layer.inner is None}
         once = {entry: a for entry, a in everywhere.items() if a.layer.inner is None and entry[1][-1] == 0}
-        element, label = Text(name("x")), label_of(site)
+        element, label = Text(name("x"), common(source)), label_of(site)
         if next(iter(inner.values())).child is None and not self.is_module(site, inner):
             tree = self._functional(element, inner, None).tree
         elif label is not None and label.indices:
             tree = call(self.indexed(site, label, element, once, None), element.tree)
         else:
-            tree = call(own(self.attach(site, element, once, None)), element.tree)
+            tree = call(own(self.attach(site, element, _named(site, once), None)), element.tree)
         return Text(build.comprehension(tree, name("x"), source.tree), None, True)
 
     # Functional operators
@@ -82,11 +83,9 @@ class Applied(Sizes):
             }
         else:
             scaled = op == "resize" and all(a.attributes["scale"] is not None for a in here.values())
-            chunks = self._even_parts(here) if op == "split" else None
-            absent = {"init", "size" if scaled else "", "sizes" if chunks else ""}
-            attributes = {word: self._attribute(word, here) for word in first.attributes if word not in absent}
-            if chunks is not None:
-                attributes["chunks"] = chunks
+            parts = self._parts(here) if op == "split" else {}
+            absent = {"init", "size" if scaled else "", "sizes" if parts else ""}
+            attributes = {word: self._attribute(word, here) for word in first.attributes if word not in absent} | parts
         if op == "flatten":
             source = self._take_back(source)
         inputs = len(first.input) if isinstance(first.input, tuple) else 1
@@ -97,11 +96,16 @@ class Applied(Sizes):
         self.made = None
         return Text(tree, self.result_channels(source, here))
 
-    def _even_parts(self, here: Applications) -> ast.expr | None:
-        """Into how many equal parts every instance splits."""
+    def _parts(self, here: Applications) -> dict[str, ast.expr]:
+        """Equal parts of a split: how many `chunks`, or the one of their `sizes` where the input list counts them."""
         sizes: Column = {entry: application.attributes["sizes"] for entry, application in here.items()}
+        hint = self.hint("parts", here)
+        counted = isinstance(hint, nodes.Comprehension) and self.scope.is_input_list(hint.iterable)
         same, count = constant_of({entry: len(found) for entry, found in sizes.items()})
-        return ast.Constant(count) if same and all(len(set(found)) == 1 for found in sizes.values()) else None
+        if same and not counted and all(len(set(found)) == 1 for found in sizes.values()):
+            return {"chunks": ast.Constant(count)}
+        found = {size for column in sizes.values() for size in column}
+        return {"sizes": build.literal(found.pop())} if counted and len(found) == 1 else {}
 
     def _part_widths(self, source: Text, attributes: Mapping[str, ast.expr]) -> ast.expr | None:
         """The channels of each part of a split."""
@@ -109,7 +113,8 @@ class Applied(Sizes):
             return None
         chunks = attributes.get("chunks")
         if chunks is None or source.channels is None:
-            return attributes.get("sizes")
+            sizes = attributes.get("sizes")
+            return None if isinstance(sizes, ast.Constant) else sizes
         part = build.binary("//", force(source.channels), chunks)
         return ast.List([part] * build.run(build.code(chunks), {}), ast.Load())
 
@@ -137,3 +142,14 @@ class Applied(Sizes):
                 self.statements.pop()
                 return Text(last.value, source.channels)
         return source
+
+
+def _named(site: nodes.Line | nodes.Step, entries: Applications) -> Applications:
+    """`each(act)` without a label: what holds no parameters is called `act`, as if it were applied by itself."""
+    layer = site.value if isinstance(site, nodes.Line) else site.layer
+    match layer:
+        case nodes.Call(function=nodes.Name(id="each"), arguments=(argument,)) if site.label is None:
+            inner = argument.value.function if isinstance(argument.value, nodes.Call) else argument.value
+            if isinstance(inner, nodes.Name) and not any(map(owns_parameters, entries.values())):
+                return {entry: replace(a, label=(inner.id, ())) for entry, a in entries.items()}
+    return entries

@@ -37,7 +37,8 @@ Snapshot: TypeAlias = dict[str, Any]
 class Argument:
     """An argument of `__init__`: its value in each instance, and the default of the definition, if it is a literal.
 
-    `key` is the parameter of the definition, `in` for the channels of the input, or `=name` where it was promoted.
+    `key` is the parameter of the definition, `in` for the channels of the input, `inputs` for how many there are, or
+    `=name` where it was promoted.
     """
 
     key: str
@@ -187,7 +188,23 @@ class Arguments(Columns):
             self.arguments["in"] = Argument("in", "in_channels", column, annotation=annotation_of(column.values()))
         return build.name(self.arguments["in"].name)
 
-    def promote(self, name: str, column: Column) -> ast.expr:
+    def element_channels(self) -> ast.expr:
+        """The channels of every tensor of the list that comes in, where they are alike."""
+        widths = {i: _channels(i.input)[0] for i in self.instances}
+        if "out" in self.parameters and widths == {i: i.arguments["out"].value for i in self.instances}:
+            return self.demand("out")
+        if len(set(widths.values())) == 1:
+            return build.literal(next(iter(widths.values())))
+        return ast.Subscript(self.in_channels(), build.constant(0), ast.Load())
+
+    def inputs(self) -> ast.expr:
+        """How many tensors come in."""
+        if "inputs" not in self.arguments:
+            column = {i: len(i.input) for i in self.instances}
+            self.arguments["inputs"] = Argument("inputs", self.free("inputs"), column)
+        return build.name(self.arguments["inputs"].name)
+
+    def promote(self, name: str, column: Column, default: Any = _MISSING) -> ast.expr:
         """A value that nothing here expresses: a new argument, which the caller has to express."""
         by_instance: dict[Instance, Any] = {}
         for (instance, _), value in column.items():
@@ -204,7 +221,7 @@ class Arguments(Columns):
             # An instance that does not come here gets what a neighbour has: it will not be read.
             by_instance.setdefault(instance, next(iter(by_instance.values())))
         free = self.free(name)
-        default = _TORCH_DEFAULTS.get(name, _MISSING)
+        default = _TORCH_DEFAULTS.get(name, default)
         self.arguments["=" + free] = Argument(
             "=" + free, free, by_instance, default, annotation_of(by_instance.values())
         )
@@ -217,13 +234,14 @@ class Arguments(Columns):
         if self.is_model or len(self.symbolic()) != 1 or not indices or any(len(it) != depth for _, it in column):
             raise Untranslatable(f"{name} differs within one instance")
         lists: dict[Instance, dict[int, Any]] = {}
-        for (instance, iteration), value in column.items():
-            lists.setdefault(instance, {})[iteration[-1]] = value
+        for entry, value in column.items():
+            index = self.environment(entry).get(indices[0].id, entry[1][-1])
+            lists.setdefault(entry[0], {})[index] = value
         by_instance: dict[Instance, Any] = {}
         for instance, values in lists.items():
-            if list(values) != list(range(len(values))):
+            if sorted(values) != list(range(len(values))):
                 raise Untranslatable(f"{name} is not there in every turn")
-            by_instance[instance] = tuple(values.values())
+            by_instance[instance] = tuple([values[index] for index in range(len(values))])
         if set(by_instance) != set(self.instances):
             raise Untranslatable(f"{name} is not there in every instance")
         free = self.free(name)

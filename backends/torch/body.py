@@ -31,7 +31,7 @@ _SHORTCUT = "shortcut"
 # What a trial may change; lists and tables are copied.
 _STATE = (
     "names", "statements", "attached", "containers", "current", "changed", "outputs", "shortcut", "loop_modules",
-    "loop_used", "collecting",
+    "loop_used", "collecting", "lengths",
 )  # fmt: skip
 
 
@@ -47,7 +47,10 @@ Channels: TypeAlias = "ast.expr | Later | None"
 
 @dataclass(eq=False)
 class Text:
-    """A value in forward: its Python text, and the channels (a list: of each element) as `__init__` knows them."""
+    """A value in forward: its Python text, and the channels as `__init__` knows them.
+
+    Those of a list are a list, or a `Later` where every element has the same.
+    """
 
     tree: ast.expr
     channels: Channels = None
@@ -129,6 +132,8 @@ class Body(ABC):
         self.current = Text(name("x"))
         self.entry: Text = self.current
         self.changed = False
+        # Variables of forward that hold the length of a list, under the name that it has in `__init__`.
+        self.lengths: set[str] = set()
         self.shortcut: str | None = None
         self.shortcut_name = "inputs" if _SHORTCUT in scope.binders else _SHORTCUT
         self.variable_of_it = "x"
@@ -238,7 +243,8 @@ class Body(ABC):
 
     def input(self) -> Text:
         """`input`: the variable of forward, or `shortcut` once that has changed."""
-        if not self.changed:
+        kept = isinstance(self.entry.tree, ast.Name) and self.entry.tree.id not in ("xs", self.variable_of_it)
+        if kept or not self.changed:
             return self.entry
         if self.shortcut is None:
             self.shortcut = self.shortcut_name if not self.entry.is_list else "inputs"
@@ -260,7 +266,7 @@ class Body(ABC):
 
 
 def _copied(value: Any) -> Any:
-    return type(value)(value) if isinstance(value, list | dict) else value
+    return type(value)(value) if isinstance(value, list | dict | set) else value
 
 
 def force(channels: Channels) -> ast.expr:
@@ -278,14 +284,19 @@ def meet(*endings: Text) -> None:
         raise Untranslatable("a tensor that is sometimes a list")
 
 
-def element_of(channels: Channels, place: ast.expr) -> ast.expr | None:
+def element_of(channels: Channels, place: ast.expr) -> Channels:
     """The channels of one element of a list, of which all are known."""
     if channels is None or isinstance(channels, Later):
-        return None
+        return channels
     if isinstance(channels, ast.List):
         index = place.value if isinstance(place, ast.Constant) else None
         return channels.elts[index] if isinstance(index, int) else None
     return ast.Subscript(channels, place, ast.Load())
+
+
+def common(listed: Text) -> Later | None:
+    """The channels of every element of a list, if they are known to be the same."""
+    return listed.channels if isinstance(listed.channels, Later) else None
 
 
 def alike(first: Channels, second: Channels) -> bool:

@@ -103,6 +103,8 @@ _BUILTINS = {
     "int": int,
     "enumerate": enumerate,
     "zip": zip,
+    "list": list,
+    "reversed": reversed,
 }
 
 
@@ -169,6 +171,18 @@ def shifted(tree: ast.expr, shift: int) -> ast.expr:
     return binary("+", tree, ast.Constant(shift)) if shift else tree
 
 
+def added(left: ast.expr, right: ast.expr) -> ast.expr:
+    """The sum of two numbers; literals are added, in both branches of a choice too."""
+    if isinstance(left, ast.IfExp):
+        return ast.IfExp(left.test, added(left.body, right), added(left.orelse, right))
+    if isinstance(right, ast.IfExp):
+        return ast.IfExp(right.test, added(left, right.body), added(left, right.orelse))
+    if isinstance(left, ast.BinOp) and isinstance(left.op, ast.Sub) and dump(left.right) == dump(right):
+        return left.left
+    numbers = [tree.value for tree in (left, right) if isinstance(tree, ast.Constant) and isinstance(tree.value, int)]
+    return ast.Constant(sum(numbers)) if len(numbers) == 2 else binary("+", left, right)
+
+
 def elements(tree: ast.expr) -> list[ast.expr]:
     """The elements of a list or tuple written out; a single expression is one."""
     return list(tree.elts) if isinstance(tree, ast.List | ast.Tuple) else [tree]
@@ -198,6 +212,11 @@ def comprehension(element: ast.expr, target: ast.expr, iterable: ast.expr) -> as
     return ast.ListComp(element, [ast.comprehension(store(target), iterable, [], 0)])
 
 
+def table(key: ast.expr, element: ast.expr, target: ast.expr, iterable: ast.expr) -> ast.DictComp:
+    """`{key: element for target in iterable}`."""
+    return ast.DictComp(key, element, [ast.comprehension(store(target), iterable, [], 0)])
+
+
 def commented(tree: Tree, comment: str) -> Tree:
     """The tree, with a comment at the end of its line."""
     if comment:
@@ -222,6 +241,14 @@ def dump(tree: ast.AST) -> str:
 
 def free_names(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def is_element(tree: ast.AST, word: str, index: str) -> bool:
+    """Whether a tree is `word[index]`."""
+    match tree:
+        case ast.Subscript(value=ast.Name(id=listed), slice=ast.Name(id=place)):
+            return (listed, place) == (word, index)
+    return False
 
 
 def replace(tree: ast.expr, choose: Callable[[ast.AST], ast.expr | None]) -> ast.expr:

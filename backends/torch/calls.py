@@ -6,6 +6,7 @@ import ast
 import copy
 from collections.abc import Mapping
 
+from effspec.backends.torch import build
 from effspec.backends.torch.arguments import Argument
 from effspec.backends.torch.body import Applications, Class, Text, force
 from effspec.backends.torch.build import name
@@ -41,11 +42,28 @@ class Calls(Loops):
         if argument.key == "in":
             known = source.channels is not None and not any(isinstance(v, tuple) for v in column.values())
             return self.scope.express("in_channels", column, None, force(source.channels) if known else None)
+        if argument.key == "inputs":
+            return self.scope.express("inputs", column, None, self._how_many(source.tree))
         contextual = self._contextual(argument.key, entries)
         drawn = self.draw(contextual, argument, entries) if contextual is not None else None
         if drawn is not None:
             return drawn
         return self.scope.express(argument.key.lstrip("="), column, self.hint(argument.key, entries))
+
+    def _how_many(self, tree: ast.expr) -> ast.expr | None:
+        """How many elements a list of tensors in forward has, if its text says so."""
+        match tree:
+            case ast.List():
+                return ast.Constant(len(tree.elts))
+            case ast.Name() if tree is self.entry.tree:
+                return self.scope.inputs()
+            case ast.IfExp():
+                body, orelse = self._how_many(tree.body), self._how_many(tree.orelse)
+                return ast.IfExp(tree.test, body, orelse) if body and orelse else None
+            case ast.BinOp(op=ast.Add()):
+                left, right = self._how_many(tree.left), self._how_many(tree.right)
+                return build.added(left, right) if left and right else None
+        return None
 
     def draw(self, entry: nodes.DefaultEntry, argument: Argument, entries: Applications) -> ast.expr | None:
         """A value that a model's `default` gives to a repeated line; models have one."""
@@ -90,7 +108,7 @@ def _call(cls: Class, given: Mapping[str, ast.expr]) -> ast.Call:
             continue
         if argument.annotation == "int | tuple[int, int]" and isinstance(tree, ast.List):
             tree = ast.Tuple(tree.elts, ast.Load())
-        if len(positional) == position and argument.key in ("in", "out", "k"):
+        if len(positional) == position and argument.key in ("in", "inputs", "out", "k"):
             positional.append(tree)
         else:
             keywords.append(ast.keyword(argument.name, tree))

@@ -32,11 +32,15 @@ class Split(Exception):
 
 @dataclass(eq=False)
 class Loop:
-    """A loop of the body while it is translated: symbolic (its variables exist in Python) or at one fixed index."""
+    """A loop of the body while it is translated: symbolic (its variables exist in Python) or at one fixed index.
+
+    `by_index`: its modules are reached by the loop's index, not gone through.
+    """
 
     node: nodes.For | nodes.Comprehension
     index: int | None
     names: dict[str, ast.expr] = field(default_factory=dict)
+    by_index: bool = False
 
 
 def constant_of(column: Column) -> tuple[bool, Any]:
@@ -122,7 +126,20 @@ class Columns:
             return part.id in self.runtime or self._name_is_structural(part.id)
         if isinstance(part, nodes.Attribute) and not self.is_model:
             return isinstance(sample_of(self.values.get(part.value, {})), Tensor)
+        return self.counts_inputs(part)
+
+    def counts_inputs(self, node: nodes.Node) -> bool:
+        """Whether an expression is the length of the list that comes in."""
+        match node:
+            case nodes.Call(function=nodes.Name(id="len"), arguments=(nodes.Argument(value=nodes.Name() as listed),)):
+                return self.is_input_list(listed)
         return False
+
+    def is_input_list(self, node: nodes.Node) -> bool:
+        """Whether an expression is the list of tensors that comes in."""
+        on = self.node.on if isinstance(self.node, nodes.Block) else ()
+        words = {"input", *(word.id for word in on if len(on) == 1)}
+        return isinstance(node, nodes.Name) and node.id in words and isinstance(self.instances[0].input, tuple)
 
     def _name_is_structural(self, name: str) -> bool:
         bound = any(self.structural(bind.value) for _, bind in self.binders.get(name, ()))
@@ -138,6 +155,11 @@ class Columns:
     def all_default(self, name: str) -> bool:
         """Whether no caller gave this parameter: then it is a name for its default."""
         return all(i.arguments[name].how == "default" for i in self.instances if name in i.arguments)
+
+    def is_last(self, node: nodes.Index) -> bool:
+        """Whether an index, which differs, is always that of the last element."""
+        indices, lists = self.column(node.index), self.column(node.value)
+        return len(set(indices.values())) > 1 and all(e in lists and i == len(lists[e]) - 1 for e, i in indices.items())
 
     # Loops around the translation
 

@@ -70,7 +70,7 @@ class Comprehensions(Dataflow):
         (word,) = lists
         if self._length_of(node, word) != counts:
             return None
-        element = build.replace(tree, lambda part: name("x") if _is_element(part, word, index) else None)
+        element = build.replace(tree, lambda part: name("x") if build.is_element(part, word, index) else None)
         return element, (name("x"), name(word))
 
     def _length_of(self, node: nodes.Comprehension, variable: str) -> Column | None:
@@ -85,7 +85,3 @@ class Comprehensions(Dataflow):
 
 def _is_name(tree: ast.expr, word: str) -> bool:
     return isinstance(tree, ast.Name) and tree.id == word
-
-
-def _is_element(tree: ast.AST, word: str, index: str) -> bool:
-    return isinstance(tree, ast.Subscript) and _is_name(tree.value, word) and _is_name(tree.slice, index)

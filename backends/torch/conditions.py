@@ -56,13 +56,14 @@ class Conditions(Body):
 
     def to_forward(self, tree: ast.expr, word: str) -> ast.expr:
         """An `__init__` expression where forward can read it: loop variables stay, arguments become attributes."""
-        free = build.free_names(tree)
+        free = build.free_names(tree) - _FUNCTIONS
         loops = {variable.id for variable in self.scope.loop_variables()}
-        if not free & loops:
+        here = loops | self.lengths
+        if not free & here:
             return self.scope.store(word, tree)
         for used in self.loop_used:
             used |= free & loops
-        return build.substitute(tree, {w: self.scope.store(w, name(w)) for w in free - loops - _FUNCTIONS})
+        return build.substitute(tree, {w: self.scope.store(w, name(w)) for w in free - here})
 
     def stored_condition(self, condition: nodes.Expr, flag: str) -> ast.expr:
         """A condition as `self.flag`, or a comparison of stored arguments."""

@@ -11,6 +11,7 @@ from effspec.backends.torch.applications import width_of
 from effspec.backends.torch.body import Applications, Text, force
 from effspec.backends.torch.build import attribute, call, name, own
 from effspec.backends.torch.columns import Column, Entry, Loop, Split, Untranslatable, constant_of
+from effspec.backends.torch.loops import AnyLoop, Source
 from effspec.backends.torch.modules import Modules
 
 from effspec.layers import Instance, Layer
@@ -59,16 +60,16 @@ class Containers(Modules):
             self.loop_modules[-2][word] = (row, own(word))
             self.loop_modules[-1][word] = (word, name(row))
             return name(word)
-        if full:
+        if full and not self.scope.loops[-1].by_index:
             variable = word if word not in self.names and word != self.collecting else "layer"
             container: ast.expr = call(attribute(own(word), "values")) if kind == "dict" else own(word)
             self.loop_modules[-1][word] = (variable, container)
             return name(variable)
         index = self.scope.translate(indices[0])
-        if not isinstance(index, ast.Name) or kind != "list":
+        if not isinstance(index, ast.Name):
             raise Untranslatable("an index that is not the loop's")
         self.loop_used[-1].add(index.id)
-        return ast.Subscript(own(word), index, ast.Load())
+        return ast.Subscript(own(word), index if kind == "list" else call("str", index), ast.Load())
 
     def _every_turn(self, site: nodes.Node, everywhere: Applications) -> bool:
         """Whether a place applies its layer in every turn of its loops, in the order of the container."""
@@ -95,8 +96,7 @@ class Containers(Modules):
         if not self.scope.is_model and not self.scope.literal:
             state = self.snapshot()
             try:
-                self._comprehension(site, source, everywhere, condition, len(label.indices))
-                return "list"
+                return self._comprehension(site, source, everywhere, condition, len(label.indices))
             except Untranslatable:
                 self.restore(state)
         return self._row_container(site, source, everywhere)
@@ -136,13 +136,17 @@ class Containers(Modules):
 
     def _comprehension(
         self, site: nodes.Node, source: Text, everywhere: Applications, condition: ast.expr | None, depth: int
-    ) -> None:
-        """`nn.ModuleList([... for ...])`; it covers all turns of a loop, also while that is written out."""
+    ) -> str:
+        """`nn.ModuleList([... for ...])`, or `nn.ModuleDict({str(i): ... for i in range(1, n)})`; its kind.
+
+        It covers all turns of a loop, also while that is written out.
+        """
         outer = self.scope.loops
         if len(outer) != depth:
             raise Untranslatable("labels that do not follow the loops")
-        if any(application.label[1] != iteration[:depth] for (_, iteration), application in everywhere.items()):
-            raise Untranslatable("indices that are not 0, 1, 2 ...")
+        kind = self._kind([loop.node for loop in outer], everywhere)
+        if condition is None and not self._all_turns(outer[-1], everywhere, depth):
+            raise Untranslatable("not there in every turn")
         loops = outer
         if self.in_fixed_loop:
             loops = [Loop(x.node, None, {t.id: name(self.variable(t.id)) for t in x.node.targets}) for x in outer]
@@ -154,10 +158,39 @@ class Containers(Modules):
             for position in range(depth - 1, -1, -1):
                 self.scope.loops = loops[:position]
                 target, iterable = self._turns(loops[position], tree)
-                tree = call("nn.ModuleList", build.comprehension(tree, target, iterable))
+                if kind == "dict":
+                    tree = call("nn.ModuleDict", build.table(call("str", target), tree, target, iterable))
+                else:
+                    tree = call("nn.ModuleList", build.comprehension(tree, target, iterable))
         finally:
             self.scope.loops = outer
         self.declare(next(iter(everywhere.values())).label[0], tree)
+        return kind
+
+    def _kind(self, loops: list[AnyLoop], everywhere: Applications) -> str:
+        """The container of labels that are the numbers of the loops around: "list" where they are 0, 1, 2 ..."""
+        counters = [self._counter(loop) for loop in loops]
+        found: dict[tuple[Instance, tuple[int, ...]], set[int]] = {}
+        for (instance, iteration), application in everywhere.items():
+            for depth, (counter, index) in enumerate(zip(counters, application.label[1], strict=True)):
+                if index != counter.get((instance, iteration[: depth + 1]), iteration[depth]):
+                    raise Untranslatable("labels that are not the loop's numbers")
+                found.setdefault((instance, application.label[1][:depth]), set()).add(index)
+        if all(0 in indices for indices in found.values()):
+            return "list"
+        if len(loops) > 1:
+            raise Untranslatable("nested labels that do not start with 0")
+        return "dict"
+
+    def _all_turns(self, loop: Loop, everywhere: Applications, depth: int) -> bool:
+        """Whether a place applies its layer in every turn of a loop."""
+        turns = set(self.scope.values.get(loop.node.targets[0], {}))
+        return turns == {(instance, iteration[:depth]) for instance, iteration in everywhere}
+
+    def _counter(self, loop: AnyLoop) -> Column:
+        """The numbers that a loop over a range goes through, by turn; of other loops nothing."""
+        target = next((source.target for source in self.sources(loop) if source.kind == "range"), None)
+        return self.scope.values.get(target, {}) if target is not None else {}
 
     # What a turn gets
 
@@ -166,8 +199,10 @@ class Containers(Modules):
         column: Column = {e: w for e, a in everywhere.items() if (w := width_of(a.input)) is not None}
         if len(column) != len(everywhere):
             return None
-        if isinstance(source.channels, ast.expr) and self.scope.holds(source.channels, column):
-            return source.channels
+        known = source.channels if not source.is_list else None
+        for channels in (known, self.entry.channels if self.entry.is_list else None):
+            if channels is not None and self.scope.holds(force(channels), column):
+                return force(channels)
         for index in self.scope.loop_variables() if self.entry.is_list and not self.scope.is_model else []:
             state = self.scope.snapshot()
             element = ast.Subscript(self.scope.in_channels(), index, ast.Load())
@@ -227,7 +262,14 @@ class Containers(Modules):
                 if index is None:
                     return element, lists
                 return ast.Tuple([index, element], ast.Load()), call("enumerate", lists)
-        return index or name("_"), call("range", self._count(loop.node.iterable))
+            if source.kind == "range" and (index is not None or 0 not in self._counter(loop.node).values()):
+                return name(self.variable(source.target.id)), self._range(source)
+        count = self._count(loop.node.iterable)
+        return index or name("_"), call("range", count)
+
+    def _range(self, source: Source) -> ast.expr:
+        """The numbers of a range as `__init__` says them."""
+        return self.range_of(source)
 
     def _count(self, iterable: nodes.Expr) -> ast.expr:
         """How often a loop of the spec runs, as a Python number."""
@@ -256,15 +298,14 @@ class Containers(Modules):
 
     def _length(self, iterable: nodes.Expr) -> ast.expr | None:
         """The count as the spec says it: the length of a list, or the end of a range."""
-        if isinstance(iterable, nodes.Range):
-            return self.scope.translate(iterable.stop) if iterable.stop is not None else None
         if isinstance(iterable, nodes.Call) and iterable.arguments:
             iterable = iterable.arguments[0].value
-        elif not isinstance(iterable, nodes.Name):
+        if isinstance(iterable, nodes.Range):
+            return self.scope.translate(iterable.stop) if iterable.stop is not None else None
+        if not isinstance(iterable, nodes.Name):
             return None
-        on = self.node.on if isinstance(self.node, nodes.Block) else ()
-        if isinstance(iterable, nodes.Name) and iterable.id in ["input", *(word.id for word in on if len(on) == 1)]:
-            return call("len", self.scope.in_channels())
+        if self.scope.is_input_list(iterable):
+            return self.scope.inputs()
         return call("len", self.scope.translate(iterable))
 
 

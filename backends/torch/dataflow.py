@@ -149,14 +149,9 @@ class Dataflow(Applied):
         listed = self.value(node.value)
         if isinstance(node.index, nodes.Range):
             return Text(ast.Subscript(listed.tree, self._slice(node.index), ast.Load()), None, True)
-        place = build.constant(-1) if self._is_last(node) else self._position(node.index)
+        place = build.constant(-1) if self.scope.is_last(node) else self._position(node.index)
         widths = listed.channels if listed.is_list else None
         return Text(ast.Subscript(listed.tree, place, ast.Load()), element_of(widths, place))
-
-    def _is_last(self, node: nodes.Index) -> bool:
-        """Whether an index, which differs, is always that of the last element."""
-        indices, lists = self.scope.column(node.index), self.scope.column(node.value)
-        return len(set(indices.values())) > 1 and all(e in lists and i == len(lists[e]) - 1 for e, i in indices.items())
 
     def _position(self, node: nodes.Expr) -> ast.expr:
         return self.to_forward(self.scope.express("index", self.scope.column(node), node), "index")

@@ -142,7 +142,7 @@ def _split(use: Use) -> ast.expr:
     axis = shifted(use.attributes["axis"], use.batched)
     if "chunks" in use.attributes:
         return _method(use.source, "chunk", use.attributes["chunks"], dim=axis)
-    return _method(use.source, "split", use.attributes["sizes"], dim=axis)
+    return _method(use.source, "split", use.attributes["sizes"], **keywords_of([("dim", axis, 0)]))
 
 
 def _slice(use: Use) -> ast.expr:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from effspec.backends.torch import build
-from effspec.backends.torch.body import Text, is_tensor
+from effspec.backends.torch.body import Text, common, is_tensor
 from effspec.backends.torch.build import attribute, call, name
 from effspec.backends.torch.columns import Column, Loop, Split, Untranslatable, constant_of, sample_of
 from effspec.backends.torch.conditions import Conditions
@@ -25,6 +25,7 @@ class Source:
     target: nodes.Identifier
     kind: str
     node: nodes.Expr
+    reversed: bool = False
 
 
 class Loops(Conditions):
@@ -35,12 +36,8 @@ class Loops(Conditions):
         column = self.scope.column(statement.iterable)
         if not column:
             return
-        state = self.snapshot()
-        try:
-            self._symbolic_for(statement, column)
+        if self._as_loop(statement, column, by_index=False):
             return
-        except Untranslatable:
-            self.restore(state)
         for index in range(self.one_count(column)):
             loop = Loop(statement, index, {target.id: ast.Constant(index) for target in statement.targets})
             self.scope.loops.append(loop)
@@ -49,6 +46,21 @@ class Loops(Conditions):
             self.run(statement.body)
             self.names = {word: text for word, text in self.names.items() if word in outer}
             self.scope.loops.pop()
+
+    def _as_loop(self, statement: nodes.For, column: Column, by_index: bool) -> bool:
+        """Write a loop as one in Python, if that can be done; over indices where forward reads them anyway."""
+        state = self.snapshot()
+        try:
+            indexed = self._symbolic_for(statement, column, by_index)
+        except Untranslatable:
+            self.restore(state)
+            return False
+        if indexed and not by_index:
+            done = self.snapshot()
+            self.restore(state)
+            if not self._as_loop(statement, column, by_index=True):
+                self.restore(done)
+        return True
 
     def one_count(self, column: Column) -> int:
         """The length that a list has in all instances; without one they cannot share a class."""
@@ -78,23 +90,28 @@ class Loops(Conditions):
                 return [self._elements(target, node) for target, node in zip(targets, lists, strict=True)]
         if len(targets) != 1:
             raise Untranslatable(iterable.span.text)
-        if isinstance(iterable, nodes.Range):
-            return [Source(targets[0], "range", iterable)]
+        backwards = _backwards(iterable)
+        if isinstance(backwards or iterable, nodes.Range):
+            return [Source(targets[0], "range", backwards or iterable, backwards is not None)]
         return [self._elements(targets[0], iterable)]
 
     def _elements(self, target: nodes.Identifier, node: nodes.Expr) -> Source:
         kind = "tensor" if is_tensor(sample_of(self.scope.values.get(target, {}))) else "number"
         return Source(target, kind, node)
 
-    def _symbolic_for(self, statement: nodes.For, column: Column) -> None:
+    def _symbolic_for(self, statement: nodes.For, column: Column, by_index: bool) -> bool:
+        """Whether the loop goes through modules while it reads the numbers of a range."""
         counts = {e: len(v) for e, v in column.items()}
         if any(count == 0 for count in counts.values()):
             raise Untranslatable("an empty loop")
         if max(counts.values()) == 1:
             raise Untranslatable("a loop that runs once")
         outer = dict(self.names)
-        items = self.open_loop(statement)
+        items = self.open_loop(statement, by_index)
         before = self.current
+        started = self._started(statement.body)
+        if started is not None:
+            self.current = Text(name("xs" if isinstance(started, tuple) else self.variable_of_it))
         try:
             body = self.nested(lambda: self.run(statement.body))
         finally:
@@ -109,10 +126,24 @@ class Loops(Conditions):
             statement, [*modules, *read_pairs(items, read)], index if index in used else None, counts
         )
         self.emit(ast.For(build.store(target), iterable, body, [], lineno=0))
+        ranges = any(source.kind == "range" for source in self.sources(statement))
+        return ranges and bool(modules) and index in used
 
-    def open_loop(self, statement: AnyLoop) -> Pairs:
+    def _started(self, body: nodes.Body) -> Any:
+        """A value of the line that gives each turn a current value of its own, None if turns go on from the last."""
+        for statement in body.statements:
+            if any(isinstance(part, nodes.Name) and part.id == "it" for part in nodes.descend(statement)):
+                return None
+            if isinstance(statement, nodes.Line) and not isinstance(statement.value, nodes.Group):
+                value = sample_of(self.scope.column(statement.value))
+                return value if statement.guard is None and is_tensor(value) else None
+            if not isinstance(statement, nodes.Bind):
+                return None
+        return None
+
+    def open_loop(self, statement: AnyLoop, by_index: bool = False) -> Pairs:
         """Enter a Python loop; the pairs (variable, list) of the tensors that it goes through."""
-        loop = Loop(statement, None)
+        loop = Loop(statement, None, by_index=by_index)
         items: Pairs = []
         for source in self.sources(statement):
             word = source.target.id
@@ -120,8 +151,9 @@ class Loops(Conditions):
             variable = name(word if plain else self.variable(word))
             loop.names[word] = variable
             if source.kind == "tensor":
-                items.append((variable, self.value(source.node).tree))
-                self.names[word] = Text(name(variable.id))
+                listed = self.value(source.node)
+                items.append((variable, listed.tree))
+                self.names[word] = Text(name(variable.id), common(listed))
         self.scope.loops.append(loop)
         self.loop_modules.append({})
         self.loop_used.append(set())
@@ -142,11 +174,7 @@ class Loops(Conditions):
         """The target and iterable of a Python loop over modules and tensors."""
         start = self._start(statement)
         if not pairs:
-            same, count = constant_of(counts)
-            if not same:
-                raise Untranslatable("a count that is not known")
-            ends = [ast.Constant(start), ast.Constant(start + count)] if start else [ast.Constant(count)]
-            return name(index or "_"), call("range", *ends)
+            return name(index or "_"), self._counted(statement, index, counts)
         targets, lists = [target for target, _ in pairs], [source for _, source in pairs]
         target = targets[0] if len(targets) == 1 else ast.Tuple(targets, ast.Load())
         source = lists[0] if len(lists) == 1 else call("zip", *lists)
@@ -154,6 +182,31 @@ class Loops(Conditions):
             target = ast.Tuple([name(index), target], ast.Load())
             source = call("enumerate", source, **({"start": ast.Constant(start)} if start else {}))
         return target, source
+
+    def _counted(self, statement: AnyLoop, index: str | None, counts: Column) -> ast.expr:
+        """`range(...)` of a loop that goes through no list."""
+        for source in self.sources(statement):
+            if source.kind == "range" and index is not None:
+                ends = [self.to_forward(end, "count") for end in self.range_of(source).args]
+                tree = call("range", *ends)
+                return call("reversed", tree) if source.reversed else tree
+        same, count = constant_of(counts)
+        if not same:
+            raise Untranslatable("a count that is not known")
+        return call("range", ast.Constant(count))
+
+    def range_of(self, source: Source) -> ast.Call:
+        """The Python text of a range of the spec, in ascending order, in terms of `__init__`."""
+        node = source.node
+        if not isinstance(node, nodes.Range) or node.start is None or node.stop is None:
+            raise Untranslatable(node.span.text)
+        start, stop = self.scope.translate(node.start), self.scope.translate(node.stop)
+        if node.inclusive:
+            stop = build.added(stop, ast.Constant(1))
+        tree = call("range", *([] if build.is_literal(start, 0) else [start]), stop)
+        if not self.scope.holds(call("list", tree), self.scope.column(node)):
+            raise Untranslatable(node.span.text)
+        return tree
 
     def _start(self, statement: AnyLoop) -> int:
         """The first index of a range, 0 of other loops."""
@@ -187,6 +240,14 @@ class Loops(Conditions):
 def read_pairs(items: Pairs, read: set[str]) -> Pairs:
     """The pairs whose variable is read."""
     return [(target, source) for target, source in items if isinstance(target, ast.Name) and target.id in read]
+
+
+def _backwards(node: nodes.Expr) -> nodes.Expr | None:
+    """`reverse(a)` -> a."""
+    match node:
+        case nodes.Call(function=nodes.Name(id="reverse"), arguments=(argument,)):
+            return argument.value
+    return None
 
 
 def _is_reversed(part: ast.Slice) -> bool:

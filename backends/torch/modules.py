@@ -6,6 +6,7 @@ import ast
 
 from effspec.backends.torch import build, operators
 from effspec.backends.torch.applications import (
+    common_width,
     compact,
     input_type,
     is_activation,
@@ -17,7 +18,7 @@ from effspec.backends.torch.applications import (
     symmetric_pad,
     width_of,
 )
-from effspec.backends.torch.body import Applications, Text, force
+from effspec.backends.torch.body import Applications, Later, Text, force
 from effspec.backends.torch.build import call
 from effspec.backends.torch.calls import Calls
 from effspec.backends.torch.columns import Column, Split, Untranslatable, constant_of
@@ -164,8 +165,9 @@ class Modules(Calls):
             return build.literal(value) if same else None
         if self.made is not None and self.scope.holds(self.made, column):
             return self.made
-        ins: Column = {entry: w for entry, a in here.items() if (w := width_of(a.input)) is not None}
-        return force(source.channels) if ins == column and source.channels is not None else None
+        ins: Column = {entry: w for entry, a in here.items() if (w := common_width(a.input)) is not None}
+        known = isinstance(source.channels, Later) or not source.is_list
+        return force(source.channels) if known and ins == column and source.channels is not None else None
 
     def _weight_class(self, entries: Applications) -> operators.ConvClass:
         """The convolution class whose weight passes through a layer."""

@@ -42,7 +42,7 @@ class Scope(Arguments):
         if not column:
             raise Untranslatable("it never ran")
         alike, value = constant_of(column)
-        structural = self.structural(hint)
+        structural = self.structural(hint) or (hint is not None and self.reads_loop(hint))
         free = not structural and (tracked is None or isinstance(tracked, ast.Constant))
         if alike and (self.literal or free or (self.is_model and not structural and not self._runtime(tracked))):
             return build.literal(value)
@@ -174,7 +174,7 @@ class Scope(Arguments):
             raise Untranslatable(name)
         with self.everywhere():
             tree = self.translate(bind.value)
-        if isinstance(tree, ast.Name | ast.Constant):
+        if isinstance(tree, ast.Name | ast.Constant) and not self.counts_inputs(bind.value):
             return tree
         if any(iteration != () for _, iteration in column):
             return tree  # bound inside a loop: written out
@@ -239,6 +239,8 @@ class Scope(Arguments):
         """A function; a rounding that rounds nothing in any instance is left out."""
         if not isinstance(node.function, nodes.Name) or not node.arguments:
             raise Untranslatable(node.span.text)
+        if self.counts_inputs(node):
+            return self.inputs()
         name, column = node.function.id, self.column(node)
         definition = self._function(name)
         first = node.arguments[0].value
@@ -269,7 +271,9 @@ class Scope(Arguments):
             raise Untranslatable(node.span.text)
         if self.weight_width is not None and node.span.text == "input.shape[0]":
             return self.weight_width
-        return ast.Subscript(self.translate(node.value), self.translate(node.index), ast.Load())
+        listed = self.translate(node.value)
+        place = build.constant(-1) if self.is_last(node) else self.translate(node.index)
+        return ast.Subscript(listed, place, ast.Load())
 
 
 def _integers(column: Column) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 
 from effspec.backends.torch import build, operators
+from effspec.backends.torch.applications import common_width
 from effspec.backends.torch.body import Channels, Later, Text, element_of, is_tensor
-from effspec.backends.torch.build import name, own
+from effspec.backends.torch.build import call, name, own
 from effspec.backends.torch.columns import Untranslatable, constant_of, sample_of
 from effspec.backends.torch.comprehensions import Comprehensions
 
@@ -22,7 +23,8 @@ class Translation(Comprehensions):
         on = self.node.on if isinstance(self.node, nodes.Block) else ()
         if isinstance(self.instances[0].input, tuple):
             variable = self.variable(on[0].id) if len(on) == 1 else "xs"
-            self.current = Text(name(variable), None, True)
+            alike = all(common_width(instance.input) is not None for instance in self.instances)
+            self.current = Text(name(variable), Later(self.scope.element_channels) if alike else None, True)
         else:
             self.current = Text(name("x"), self.input_channels())
         self.entry = self.current
@@ -133,6 +135,8 @@ class Translation(Comprehensions):
         value = sample_of(self.scope.column(statement.value))
         if isinstance(value, Taps):
             self._bind_taps(statement, statement.value)
+        if self.scope.counts_inputs(statement.value) and not self.scope.literal:
+            self._bind_length(statement.targets[0].id)
         if not is_tensor(value):
             return
         text = self.value(statement.value)
@@ -153,6 +157,12 @@ class Translation(Comprehensions):
             return
         self.emit(build.assign(self.variable(word), text.tree))
         self.names[word] = Text(name(self.variable(word)), text.channels, isinstance(value, tuple))
+
+    def _bind_length(self, word: str) -> None:
+        """`n = len(xs)`: a variable of forward too, dropped in the end if nothing reads it there."""
+        if self.variable(word) == word:
+            self.emit(build.assign(word, call("len", self.entry.tree)))
+            self.lengths.add(word)
 
     def _bind_taps(self, statement: nodes.Bind, pipe: nodes.Expr) -> None:
         """`f = x |> backbone: Model().taps`: one variable for each tap that is read."""

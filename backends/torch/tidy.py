@@ -12,6 +12,7 @@ from effspec.backends.torch.arguments import Argument
 from effspec.backends.torch.body import Class
 from effspec.backends.torch.build import name
 from effspec.backends.torch.columns import Untranslatable
+from effspec.backends.torch.merge import merge
 from effspec.backends.torch.scope import Scope
 from effspec.backends.torch.statements import Translation
 
@@ -30,14 +31,17 @@ def finish(body: Translation, class_name: str) -> Class:
         statements.insert(0, build.assign(body.shortcut, entry))
     annotation = "list[torch.Tensor]" if isinstance(body.instances[0].input, tuple) else "torch.Tensor"
     body.settle_repeats()
+    if not scope.is_model:
+        merge(scope)
     scope.init = _needed(scope.init)
+    statements = _needed(statements)
     return Class(
         class_name,
         [build.parse("nn.Module")],
         body.node.body.doc,
         _arguments(scope),
         list(scope.init),
-        _chain(_return_last(statements)),
+        _chain(_lists_inside(_return_last(statements))),
         [(entry.id if isinstance(entry, ast.Name) else "x", annotation)],
         returns,
         list(body.instances),
@@ -68,14 +72,14 @@ def inline_chain(cls: Class) -> ast.Call | None:
     return build.call("nn.Sequential", build.call("OrderedDict", **made))
 
 
-def _needed(init: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements of `__init__` without locals that nothing reads: a text that was tried may have asked for them."""
-    for statement in init:
+def _needed(statements: list[ast.stmt]) -> list[ast.stmt]:
+    """The statements without locals that nothing reads: a text that was tried may have asked for them."""
+    for statement in statements:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-        others = [other for other in init if other is not statement]
+        others = [other for other in statements if other is not statement]
         if isinstance(target, ast.Name) and not any(target.id in build.free_names(other) for other in others):
             return _needed(others)
-    return init
+    return statements
 
 
 def _arguments(scope: Scope) -> list[Argument]:
@@ -84,7 +88,7 @@ def _arguments(scope: Scope) -> list[Argument]:
     What was asked for and then not needed is no argument.
     """
     declared = {word: n for n, word in enumerate(scope.parameters)}
-    first = {"in": (0, 0), "out": (1, 0)}
+    first = {"in": (0, 0), "inputs": (0, 1), "out": (1, 0)}
 
     def place(argument: Argument) -> tuple[int, int]:
         if argument.key in first:
@@ -187,13 +191,52 @@ def _return_last(statements: list[ast.stmt]) -> list[ast.stmt]:
     return statements
 
 
+def _lists_inside(statements: list[ast.stmt]) -> list[ast.stmt]:
+    """A list that only the next statement reads, as the one argument of its call, stands in that call."""
+    out: list[ast.stmt] = []
+    for statement in statements:
+        listed = out[-1] if out else None
+        called = _call_of(statement)
+        match listed, called:
+            case ast.Assign(targets=[ast.Name(id=word)], value=value), ast.Call(args=[ast.Name(id=read)]):
+                if word == read and _ends(word, statement) and _takes_list(called, value):
+                    out.pop()
+                    called.args = [value]
+                    if isinstance(value, ast.ListComp):
+                        called.args = [ast.GeneratorExp(value.elt, value.generators)]
+        out.append(statement)
+    return out
+
+
+def _call_of(statement: ast.stmt) -> ast.Call | None:
+    """The call that a statement returns or assigns."""
+    value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
+    return value if isinstance(value, ast.Call) and not value.keywords else None
+
+
+def _ends(word: str, statement: ast.stmt) -> bool:
+    """Whether nothing after a statement can read a variable: it returns, or assigns that variable."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return isinstance(statement, ast.Return) or any(isinstance(t, ast.Name) and t.id == word for t in targets)
+
+
+def _takes_list(called: ast.Call, listed: ast.expr) -> bool:
+    """`sum([... for ...])`, or `self.label([a, b])` with a list of names."""
+    match called.func:
+        case ast.Name(id="sum"):
+            return isinstance(listed, ast.ListComp)
+        case ast.Attribute(value=ast.Name(id="self")):
+            return isinstance(listed, ast.List) and all(isinstance(item, ast.Name) for item in listed.elts)
+    return False
+
+
 def _chain(statements: list[ast.stmt]) -> list[ast.stmt]:
     """`x = a(x)`, `x = b(x)`, `return c(x)` as `return c(b(a(x)))`, where there are at most three."""
     calls: list[ast.Call] = []
-    for statement in statements:
+    for position, statement in enumerate(statements):
         value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
         moved = isinstance(statement, ast.Assign) and not _is_x(statement.targets[0])
-        if not isinstance(value, ast.Call) or not _is_module_call(value) or moved:
+        if not isinstance(value, ast.Call) or not _is_module_call(value, position == 0) or moved:
             return statements
         calls.append(value)
     if not 2 <= len(calls) <= _CHAIN:
@@ -207,9 +250,9 @@ def _is_x(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id == "x"
 
 
-def _is_module_call(value: ast.Call) -> bool:
-    """`self.label(x)`."""
-    return bool(_own_module(value)) and _is_x(value.args[0])
+def _is_module_call(value: ast.Call, first: bool) -> bool:
+    """`self.label(x)`; the first of a chain may be of the list that comes in."""
+    return bool(_own_module(value)) and (_is_x(value.args[0]) or (first and isinstance(value.args[0], ast.Name)))
 
 
 def _own_module(value: ast.Call) -> str:

@@ -1,6 +1,6 @@
 """EfficientDet, variant d0: input 3 x 512 x 512, 3,880,067 parameters, 2.49 G multiply-adds.
 
-Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest e4260b4f86090b7b.
+Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest 3c770c0f2033053c.
 """
 
 from collections.abc import Callable, Iterator
@@ -143,21 +143,19 @@ class Resample(nn.Module):
 class FastSum(nn.Module):
     """Fast normalised fusion."""
 
-    def __init__(self, size: int, parts: list[int]) -> None:
+    def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.parts = parts
+        self.weight = nn.Parameter(torch.ones(inputs))
 
     def forward(self, xs: list[torch.Tensor]) -> torch.Tensor:
         w = F.relu(self.weight)
         total = w.sum(0, keepdim=True)
-        parts = w.split(self.parts, dim=0)
-        xs = [x * p / (total + 1e-4) for x, p in zip(xs, parts)]
-        return sum(xs)
+        parts = w.split(1)
+        return sum(x * p / (total + 1e-4) for x, p in zip(xs, parts))
 
 
 class SepConv(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, norm: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: bool = True) -> None:
         super().__init__()
         self.dw = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
         self.pw = nn.Conv2d(in_channels, out_channels, 1)
@@ -168,73 +166,43 @@ class SepConv(nn.Module):
 
 
 class Fuse(nn.Module):
-    def __init__(self, out_channels: int, size: int, parts: list[int]) -> None:
+    def __init__(self, inputs: int, out_channels: int) -> None:
         super().__init__()
-        self.fuse = FastSum(size=size, parts=parts)
+        self.fuse = FastSum(inputs)
         self.act = nn.SiLU()
-        self.conv = SepConv(64, out_channels, norm=True)
+        self.conv = SepConv(out_channels, out_channels)
 
     def forward(self, xs: list[torch.Tensor]) -> torch.Tensor:
-        x = self.fuse(xs)
-        x = self.act(x)
-        return self.conv(x)
+        return self.conv(self.act(self.fuse(xs)))
 
 
 class BiFPN(nn.Module):
     """One top-down and one bottom-up pass over any number of levels, fine to coarse."""
 
-    def __init__(self, in_channels: list[int], out_channels: int, mid_channels: int, mid_channels_: int) -> None:
+    def __init__(self, in_channels: list[int], out_channels: int) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList([Resample(in_channels[i], out_channels) for i in range(len(in_channels))])
-        self.up = nn.ModuleDict(
-            {
-                "3": Fuse(out_channels, size=2, parts=[1, 1]),
-                "2": Fuse(out_channels, size=2, parts=[1, 1]),
-                "1": Fuse(out_channels, size=2, parts=[1, 1]),
-                "0": Fuse(out_channels, size=2, parts=[1, 1]),
-            }
-        )
-        self.relateral = nn.ModuleDict(
-            {
-                "1": Resample(mid_channels, out_channels),
-                "2": Resample(mid_channels_, out_channels),
-                "3": Resample(64, out_channels),
-                "4": Resample(64, out_channels),
-            }
-        )
-        self.down = nn.ModuleDict(
-            {
-                "1": Fuse(out_channels, size=3, parts=[1, 1, 1]),
-                "2": Fuse(out_channels, size=3, parts=[1, 1, 1]),
-                "3": Fuse(out_channels, size=3, parts=[1, 1, 1]),
-                "4": Fuse(out_channels, size=2, parts=[1, 1]),
-            }
-        )
+        self.lateral = nn.ModuleList([Resample(channels, out_channels) for channels in in_channels])
+        n = len(in_channels)
+        self.up = nn.ModuleList([Fuse(2, out_channels) for _ in range(n - 1)])
+        self.relateral = nn.ModuleDict({str(i): Resample(in_channels[i], out_channels) for i in range(1, n)})
+        self.down = nn.ModuleDict({str(i): Fuse(3 if i < n - 1 else 2, out_channels) for i in range(1, n)})
 
     def forward(self, levels: list[torch.Tensor]) -> list[torch.Tensor]:
-        inputs = levels
+        n = len(levels)
         cols = [lateral(x) for lateral, x in zip(self.lateral, levels)]
         x = cols[-1]
         up = []
-        small = F.interpolate(x, size=cols[3].shape[-2:], mode="nearest")
-        x = self.up["3"]([cols[3], small])
-        up.append(x)
-        small = F.interpolate(x, size=cols[2].shape[-2:], mode="nearest")
-        x = self.up["2"]([cols[2], small])
-        up.append(x)
-        small = F.interpolate(x, size=cols[1].shape[-2:], mode="nearest")
-        x = self.up["1"]([cols[1], small])
-        up.append(x)
-        small = F.interpolate(x, size=cols[0].shape[-2:], mode="nearest")
-        x = self.up["0"]([cols[0], small])
-        up.append(x)
+        for i in reversed(range(n - 1)):
+            small = F.interpolate(x, size=cols[i].shape[-2:], mode="nearest")
+            x = self.up[i]([cols[i], small])
+            up.append(x)
         tops = up[::-1]
         x = tops[0]
         down = []
-        for i, (relateral, layer) in enumerate(zip(self.relateral.values(), self.down.values()), start=1):
+        for i in range(1, n):
             small = F.max_pool2d(pad_same(x, 3, 2, value=-torch.inf), 3, 2)
-            own = relateral(inputs[i])
-            x = layer([own, small] + ([tops[i]] if i < 4 else []))
+            own = self.relateral[str(i)](levels[i])
+            x = self.down[str(i)]([own, small] + ([tops[i]] if i < n - 1 else []))
             down.append(x)
         return [tops[0]] + down
 
@@ -242,23 +210,18 @@ class BiFPN(nn.Module):
 class Head(nn.Module):
     """The levels share every convolution; each level has its own normalisation."""
 
-    def __init__(self, in_channels: list[int], out_channels: int) -> None:
+    def __init__(self, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.ModuleList([SepConv(in_channels[d], 64, norm=False) for d in range(3)])
-        self.norm = nn.ModuleList(
-            [
-                nn.ModuleList([nn.BatchNorm2d(in_channels[d], eps=0.001) for _ in range(len(in_channels))])
-                for d in range(3)
-            ]
-        )
-        self.each = nn.SiLU()
+        self.conv = nn.ModuleList([SepConv(64, 64, norm=False) for _ in range(3)])
+        self.norm = nn.ModuleList([nn.ModuleList([nn.BatchNorm2d(64, eps=0.001) for _ in range(5)]) for _ in range(3)])
+        self.act = nn.SiLU()
         self.predict = SepConv(64, out_channels, norm=False)
 
     def forward(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
         for conv, norms in zip(self.conv, self.norm):
             xs = [conv(x) for x in xs]
             xs = [norm(x) for norm, x in zip(norms, xs)]
-            xs = [self.each(x) for x in xs]
+            xs = [self.act(x) for x in xs]
         return [self.predict(x) for x in xs]
 
 
@@ -283,11 +246,10 @@ class EfficientDet(nn.Module):
         self.backbone = EfficientNet()
         self.p6 = Resample(320, 64)  # 64 x 16 x 16
         self.cell = nn.Sequential(
-            BiFPN([40, 112, 320, 64, 64], 64, mid_channels=112, mid_channels_=320),
-            *[BiFPN([64, 64, 64, 64, 64], 64, mid_channels=64, mid_channels_=64) for _ in range(2)],
+            BiFPN([40, 112, 320, 64, 64], 64), *[BiFPN([64, 64, 64, 64, 64], 64) for _ in range(2)]
         )
-        self.box_head = Head([64, 64, 64, 64, 64], 4 * anchors)
-        self.class_head = Head([64, 64, 64, 64, 64], classes * anchors)
+        self.box_head = Head(4 * anchors)
+        self.class_head = Head(classes * anchors)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
@@ -299,8 +261,7 @@ class EfficientDet(nn.Module):
         stage3, stage5, stage7 = self.backbone(x)
         p6 = F.max_pool2d(pad_same(self.p6(stage7), 3, 2, value=-torch.inf), 3, 2)
         p7 = F.max_pool2d(pad_same(p6, 3, 2, value=-torch.inf), 3, 2)
-        xs = [stage3, stage5, stage7, p6, p7]
-        xs = self.cell(xs)
+        xs = self.cell([stage3, stage5, stage7, p6, p7])
         boxes = self.box_head(xs)
         scores = self.class_head(xs)
         return boxes, scores

@@ -1,6 +1,6 @@
 """HRNet, variant w18: input 3 x 224 x 224, 21,299,004 parameters, 4.28 G multiply-adds.
 
-Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 5d9beb2829af26bf.
+Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 9b8d2ee255cdfa77.
 """
 
 import torch
@@ -100,18 +100,18 @@ class Branch(nn.Module):
 class Exchange(nn.Module):
     """Carry branch `src` to the resolution and width of branch `dst`."""
 
-    def __init__(self, in_channels: int, src: int, dst: int, widths: list[int]) -> None:
+    def __init__(self, src: int, dst: int, widths: list[int]) -> None:
         super().__init__()
         self.src = src
         self.dst = dst
         if src > dst:
-            self.conv = ConvNorm(in_channels, widths[dst])
+            self.conv = ConvNorm(widths[src], widths[dst])
             self.scale = 2 ** (src - dst)
         elif src < dst:
             self.down = nn.Sequential(
-                *[ConvNormAct(in_channels, in_channels, 3, stride=2) for _ in range(dst - src - 1)]
+                *[ConvNormAct(widths[src], widths[src], 3, stride=2) for _ in range(dst - src - 1)]
             )
-            self.last = ConvNorm(in_channels, widths[dst], 3, stride=2)
+            self.last = ConvNorm(widths[src], widths[dst], 3, stride=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.src > self.dst:
@@ -124,14 +124,12 @@ class Exchange(nn.Module):
 
 
 class Module(nn.Module):
-    def __init__(self, in_channels: list[int], widths: list[int]) -> None:
+    def __init__(self, widths: list[int]) -> None:
         super().__init__()
-        self.branch = nn.ModuleList([Branch(widths[i]) for i in range(len(in_channels))])
+        self.branch = nn.ModuleList([Branch(width) for width in widths])
+        n = len(widths)
         self.fuse = nn.ModuleList(
-            [
-                nn.ModuleList([Exchange(in_channels[j], src=j, dst=i, widths=widths) for j in range(len(in_channels))])
-                for i in range(len(in_channels))
-            ]
+            [nn.ModuleList([Exchange(src=j, dst=i, widths=widths) for j in range(n)]) for i in range(n)]
         )
         self.act = nn.ReLU()
 
@@ -177,9 +175,9 @@ class HRNet(nn.Module):
         )
         self.stage = nn.ModuleDict(
             {
-                "2": nn.Sequential(Module([18, 36], widths=[18, 36])),
-                "3": nn.Sequential(*[Module([18, 36, 72], widths=[18, 36, 72]) for _ in range(4)]),
-                "4": nn.Sequential(*[Module([18, 36, 72, 144], widths=[18, 36, 72, 144]) for _ in range(3)]),
+                "2": nn.Sequential(Module(widths=[18, 36])),
+                "3": nn.Sequential(*[Module(widths=[18, 36, 72]) for _ in range(4)]),
+                "4": nn.Sequential(*[Module(widths=[18, 36, 72, 144]) for _ in range(3)]),
             }
         )
         self.widen = nn.ModuleList(
