@@ -1,0 +1,80 @@
+"""How weights start: the laws that the specs state, against what timm's and torchvision's own models draw."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import effspec
+from effspec.ir.graph import Parameter
+from effspec.params import Constant, Normal, distribution
+from tests import parity
+
+pytest.importorskip("timm")
+pytest.importorskip("torchvision")
+
+
+def distance(values: np.ndarray, parameter: Parameter) -> float:
+    """Kolmogorov's distance of a sample from a parameter's law, in units of its standard size for a true sample."""
+    law = distribution(parameter.init, parameter.shape)
+    if isinstance(law, Constant):
+        return 0.0 if (values == law.value).all() else math.inf
+    drawn = np.sort(values.reshape(-1)[:20_000].astype(float))
+    if isinstance(law, Normal):
+        assert math.isinf(law.low) and math.isinf(law.high)
+        cdf = np.vectorize(NormalDist(law.mean, law.std).cdf)(drawn)
+    else:
+        cdf = (drawn - law.low) / (law.high - law.low)
+    ranks = np.arange(len(drawn) + 1) / len(drawn)
+    return float(max(np.abs(cdf - ranks[:-1]).max(), np.abs(cdf - ranks[1:]).max()) * len(drawn) ** 0.5)
+
+
+CASES = [
+    ("b0", "b0", "timm/efficientnet_b0"),
+    ("b0", "tv_b0", "torchvision/efficientnet_b0"),
+    ("efficientnet_lite", "lite0", "timm/efficientnet_lite0"),
+    ("efficientnet_v2", "s", "timm/efficientnetv2_s"),
+    ("efficientnet_v2", "tv_s", "torchvision/efficientnet_v2_s"),
+]
+
+
+@pytest.mark.parametrize(("spec", "variant", "peer"), CASES, ids=[case[1] for case in CASES])
+def test_peers_draw_from_our_laws(spec: str, variant: str, peer: str) -> None:
+    torch.manual_seed(0)
+    compiled = effspec.compile(spec, variant=variant)
+    moved = parity.move(parity.peer(peer), compiled)
+    off = {}
+    for parameter in compiled.graph.parameters(buffers=True):
+        if variant.startswith("tv_") and parameter.path.endswith("dw.conv.weight"):
+            continue  # torchvision's fan out leaves the groups out, ours is TensorFlow's
+        found = distance(moved[parameter.path], parameter)
+        # By chance one sample of 3 * 10^7 is farther than this.
+        if found > 3:
+            off[parameter.path] = found
+    assert off == {}
+
+
+@pytest.mark.parametrize("variant", ["b0", "tv_b0"])
+def test_emitted_files_draw_from_our_laws(variant: str) -> None:
+    """torch's own initialisers in the emitted file."""
+    compiled = effspec.compile("b0", variant=variant)
+    names: dict[str, Any] = {"__name__": "emitted"}
+    exec(compiled.emit("torch"), names)
+    torch.manual_seed(1)
+    state = names["EfficientNet"]().state_dict()
+    off = {p.path: distance(state[p.path].numpy(), p) for p in compiled.graph.parameters(buffers=True)}
+    assert {path: found for path, found in off.items() if found > 3} == {}
+
+
+def test_the_distance_sees() -> None:
+    """A deviation that is off by a tenth, and a bound that is, are told from the true law."""
+    compiled = effspec.compile("b0")
+    for parameter in compiled.graph.parameters():
+        if parameter.path in ("head.conv.weight", "classifier.weight"):
+            values = compiled.weights(seed=1).tensor(parameter)
+            assert distance(values, parameter) < 3 < distance(values * 1.1, parameter)
