@@ -94,10 +94,14 @@ class Option:
 
 @dataclass(frozen=True)
 class File:
-    """A file to write: its name, and its content as a fresh stream of chunks, so that large weights are never held."""
+    """A file to write: its name, and its content as a fresh stream of chunks, so that large weights are never held.
+
+    `size` is its length in bytes where that is known beforehand.
+    """
 
     name: str
     chunks: Callable[[], Iterator[bytes | memoryview]]
+    size: int = 0
 
     def read(self) -> bytes:
         """The whole content at once."""

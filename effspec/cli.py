@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from effspec import __version__
+from effspec import __version__, progress
 from effspec.options import complete_spec, complete_target, json_option, point_options, spec_argument
 
 if TYPE_CHECKING:
@@ -32,16 +33,19 @@ def _compiled(spec: str, variant: str | None, phi: str | None, settings: Sequenc
     from effspec.resolve import load
 
     words = ["effspec", *click.get_current_context().find_root().obj]
+    progress.doing(f"compiling {Path(spec).name}")
     return Compiled(load(spec), from_words(words, variant=variant, phi=phi, settings=settings, model=model))
 
 
 def say(text: str) -> None:
     """A message: standard error."""
+    progress.hide()
     click.echo(text, err=True)
 
 
 def data(text: str) -> None:
     """What the command was asked for: standard output."""
+    progress.hide()
     click.echo(text)
 
 
@@ -380,7 +384,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (as long as the process)
     try:
         try:
-            status = cli.main(words, "effspec", standalone_mode=False, obj=words)
+            with nullcontext() if "--json" in words else progress.shown(sys.stderr):
+                status = cli.main(words, "effspec", standalone_mode=False, obj=words)
             sys.stdout.flush()
             return status if isinstance(status, int) else 0
         except SystemExit as stop:

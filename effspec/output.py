@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from effspec.diagnostics import EffspecError, fail
+from effspec.progress import doing
 
 if TYPE_CHECKING:
     from effspec.backend import File
@@ -133,6 +134,7 @@ def _names(first: Path | None, second: Path) -> bool:
 def _equal(file: BinaryIO, size: int, chunks: Iterable[bytes | memoryview]) -> bool:
     position = 0
     for chunk in chunks:
+        doing("comparing with the file that is there", position, size)
         if file.read(len(chunk)) != chunk:
             return False
         position += len(chunk)
@@ -153,7 +155,7 @@ def write(folder: Path, files: Sequence[File], *, force: bool = False) -> list[P
         if all(unchanged):
             return [path for path, _ in places]
     with ExitStack() as stack:
-        staged = [stack.enter_context(_Staged(path, file.chunks())) for path, file in places]
+        staged = [stack.enter_context(_Staged(path, file.chunks(), file.size)) for path, file in places]
         if len(staged) > 1:
             # Were this killed between the renames, an old first file would lead to new numbers in the second.
             staged[0].clear()
@@ -162,17 +164,20 @@ def write(folder: Path, files: Sequence[File], *, force: bool = False) -> list[P
     return [path for path, _ in places]
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Write one file: either the old one or the complete new one is there, whatever happens.  Raises E0716."""
-    with _Staged(path, chunks) as temporary:
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], size: int = 0) -> None:
+    """Write one file: either the old one or the complete new one is there, whatever happens.  Raises E0716.
+
+    `size` is its length where that is known.
+    """
+    with _Staged(path, chunks, size) as temporary:
         temporary.place()
 
 
 class _Staged:
     """A complete file under a temporary name in the folder of its place; it vanishes unless it is placed."""
 
-    def __init__(self, path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-        self.path, self.chunks = path, chunks
+    def __init__(self, path: Path, chunks: Iterable[bytes | memoryview], size: int) -> None:
+        self.path, self.chunks, self.size = path, chunks, size
         self.temporary: Path | None = None
 
     def __enter__(self) -> _Staged:
@@ -193,6 +198,7 @@ class _Staged:
             self.temporary = Path(handle.name)
             for chunk in self.chunks:
                 handle.write(chunk)
+                doing(f"writing {self.path.name}", handle.tell(), self.size)
             handle.flush()
             os.fsync(handle.fileno())
         mask = os.umask(0)

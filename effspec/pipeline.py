@@ -14,6 +14,7 @@ from effspec.diagnostics import EffspecError, fail
 from effspec.elaborate import Elaborated, Request, elaborate
 from effspec.ir.graph import Graph
 from effspec.ir.verify import verify
+from effspec.progress import doing
 from effspec.resolve import Module, load
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ class Compiled:
 
         backend = backends.find(target) if isinstance(target, str) else target
         chosen = backends.choose(backend, options or {})
+        doing(f"compiling {self.title} to {backend.name}")
         unit = self.unit(backend.name, chosen)
         problems = backend.check(unit, chosen)
         if problems:

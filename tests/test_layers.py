@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     "effspec",
     "effspec.diagnostics",
+    "effspec.progress",
     "effspec.codes",
     "effspec.syntax",
     "effspec.syntax.nodes",

@@ -50,9 +50,9 @@ def files(plan: Plan, weights: Weights, filename: str, limit: int = LIMIT) -> tu
     head, before, after, tail = _structure(plan)
     framed = [(_frame(plan, item, _length(plan, item)), item) for item in plan.initializers]
     graph = len(before) + len(after) + sum(len(frame) + _length(plan, item) for frame, item in framed)
-    if len(head) + graph + len(tail) < limit - 16:
+    if (size := len(head) + graph + len(tail)) < limit - 16:
         start = head + _tag(_MODEL_GRAPH) + _varint(graph) + before
-        return (File(filename, partial(_chunks, plan, weights, start, framed, after + tail)),)
+        return (File(filename, partial(_chunks, plan, weights, start, framed, after + tail), size),)
     beside = filename + ".data"
     offset = 0
     inside: list[tuple[bytes, Initializer | None]] = []
@@ -70,7 +70,7 @@ def files(plan: Plan, weights: Weights, filename: str, limit: int = LIMIT) -> tu
     start = head + _tag(_MODEL_GRAPH) + _varint(graph) + before
     return (
         File(filename, partial(_chunks, plan, weights, start, inside, after + tail)),
-        File(beside, partial(_chunks, plan, weights, b"", outside, b"")),
+        File(beside, partial(_chunks, plan, weights, b"", outside, b""), offset),
     )
 
 

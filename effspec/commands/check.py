@@ -11,6 +11,7 @@ from effspec.elaborate import Request
 from effspec.expectations import check as check_expectations
 from effspec.modules import Module
 from effspec.pipeline import Compiled
+from effspec.progress import doing
 from effspec.resolve import load
 from effspec.syntax import nodes
 
@@ -56,7 +57,9 @@ def check_spec(spec: str, *, peers: bool = False) -> Result:
         return Result(spec, 0, 0, (), error.diagnostics)
     found: list[Diagnostic] = list(_unknown_variants(module))
     points, held, skipped = 0, 0, []
-    for request in requests(module):
+    asked = requests(module)
+    for number, request in enumerate(asked):
+        doing(f"checking {spec}", number, len(asked))
         try:
             compiled = Compiled(module, request)
         except EffspecError as error:
@@ -67,6 +70,8 @@ def check_spec(spec: str, *, peers: bool = False) -> Result:
         held += outcome.held
         found += outcome.failures
         for peer, span in outcome.peers:
+            if peers:
+                doing(f"comparing {compiled.title} with {peer}")
             problem = _compared(compiled, peer, span) if peers else False
             if problem is None:
                 held += 1

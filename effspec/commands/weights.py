@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effspec import output
+from effspec.progress import doing
 from effspec.report import quantity
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def convert(
     from effspec.weights.convert import convert as matched
 
     output.check(Path(path), inputs=[checkpoint, *compiled.inputs()])
+    doing(f"matching {Path(checkpoint).name} by structure and shape")
     file = load(checkpoint, part)
     matching = matched(file.shapes, compiled.graph)
     yield from matching.lines()
@@ -54,5 +57,6 @@ def _write(compiled: Compiled, weights: Weights, path: str, force: bool) -> str:
 
     if not force:
         output.protect(place, content())
-    output.write_atomically(place, content())
+    size = sum(4 * prod(shape) for shape in shapes.values())
+    output.write_atomically(place, content(), size)
     return f"wrote {path} ({quantity(place.stat().st_size, 'B')})"
