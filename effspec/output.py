@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -30,6 +29,7 @@ _OURS = b"effspec"
 # Names that Windows keeps for devices, with any ending.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 MAX_NAME = 200
 MAX_TEXT = 1 << 26
 
@@ -192,10 +192,9 @@ class _Staged:
         return self
 
     def _write(self) -> None:
-        with tempfile.NamedTemporaryFile(
-            "wb", prefix=f".{self.path.name[:100]}.", suffix=".effspec-tmp", dir=self.path.parent, delete=False
-        ) as handle:
-            self.temporary = Path(handle.name)
+        # The name is known before the file is there: a signal in between leaves nothing behind.
+        self.temporary = self.path.with_name(f".{self.path.name[:100]}.{os.urandom(6).hex()}.effspec-tmp")
+        with os.fdopen(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb") as handle:
             for chunk in self.chunks:
                 handle.write(chunk)
                 doing(f"writing {self.path.name}", handle.tell(), self.size)
