@@ -53,9 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-UNTYPED = ("13_hrnet", "14_efficientdet")  # what the backend does not yet write so that mypy understands it
-
-
 def name_of(case: Case, compiled: Compiled) -> str:
     return f"{'full' if compiled is published(case) else 'small'}_{case}".replace("-", "_")
 
@@ -94,9 +91,7 @@ def test_ruff_leaves_the_files_as_they_are(folder: Path) -> None:
 
 
 @EVERY
-def test_mypy_passes(case: Case, typed: str, request: pytest.FixtureRequest) -> None:
-    if Path(case.spec).name in UNTYPED:
-        request.applymarker(pytest.mark.xfail(reason="a list's sum and a row of rows are written without their types"))
+def test_mypy_passes(case: Case, typed: str) -> None:
     names = [name_of(case, compiled) for compiled in (published(case), small(case))]
     assert [line for line in typed.splitlines() if line.startswith(tuple(f"{name}.py:" for name in names))] == []
 
@@ -114,8 +109,7 @@ def test_every_variant_is_formatted_and_typed(tmp_path: Path, pytestconfig: pyte
             case = Case(spec, variant)
             (tmp_path / f"{name_of(case, published(case))}.py").write_text(text_of(published(case)))
     assert ruff(tmp_path) == ""
-    errors = [line for line in mypy(tmp_path, pytestconfig).splitlines() if " error: " in line]
-    assert [line for line in errors if not any(spec in line for spec in UNTYPED)] == []
+    assert [line for line in mypy(tmp_path, pytestconfig).splitlines() if " error: " in line] == []
 
 
 ALONE = """

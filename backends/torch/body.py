@@ -132,7 +132,7 @@ class Body(ABC):
         self.current = Text(name("x"))
         self.entry: Text = self.current
         self.changed = False
-        # Variables of forward that hold the length of a list, under the name that it has in `__init__`.
+        # Variables of forward that hold a length or a size, under the name that it has in the spec.
         self.lengths: set[str] = set()
         self.shortcut: str | None = None
         self.shortcut_name = "inputs" if _SHORTCUT in scope.binders else _SHORTCUT

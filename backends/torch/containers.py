@@ -58,7 +58,8 @@ class Containers(Modules):
                 raise Untranslatable("a nested label that is not always there")
             row = word + "s"
             self.loop_modules[-2][word] = (row, own(word))
-            self.loop_modules[-1][word] = (word, name(row))
+            # A type checker knows the row as a module, of which it may ask the children.
+            self.loop_modules[-1][word] = (word, call(attribute(name(row), "children")))
             return name(word)
         if full and not self.scope.loops[-1].by_index:
             variable = word if word not in self.names and word != self.collecting else "layer"

@@ -15,7 +15,7 @@ from effspec.backends.torch.scope import Scope
 from effspec.backends.torch.statements import Translation
 from effspec.backends.torch.taps import find_taps
 from effspec.backends.torch.tidy import finish, inline_chain
-from effspec.backends.torch.weight_layer import is_weight_layer, plan_weight_class
+from effspec.backends.torch.weight_layer import is_weight_layer, plan_weight_class, weight_mark
 
 from effspec.elaborate import Elaborated
 from effspec.layers import Application, Instance, Tensor, key
@@ -153,18 +153,23 @@ class Plan:
             else:
                 made[mark].instances.append(instance)
                 for argument in made[mark].arguments:
-                    argument.column.setdefault(instance, next(iter(argument.column.values())))
+                    if argument.column:
+                        argument.column.setdefault(instance, next(iter(argument.column.values())))
             self._by_instance[instance] = made[mark]
 
     def _fingerprint(self, instance: Instance) -> Any:
         """Equal for instances that do the same."""
+        if is_weight_layer(instance):
+            return weight_mark(instance, self.elaborated.graph)
         parts = []
         for (site, iteration), application in instance.applied.items():
-            child = self._by_instance.get(application.child) if application.child is not None else None
+            child = application.child
+            cls = self._by_instance.get(child) if child is not None else None
             attributes = tuple(sorted((k, str(v)) for k, v in application.attributes.items() if k != "padding"))
-            arguments = child.arguments if child is not None else []
-            given = tuple((a.name, key(a.column[application.child])) for a in arguments if application.child)
-            parts.append((id(site), iteration, id(child), _widths(application.input), attributes, given))
+            # A weight's layer has arguments that only its convolution gives.
+            arguments = cls.arguments if cls is not None else []
+            given = tuple((a.name, key(a.column[child])) for a in arguments if child in a.column)
+            parts.append((id(site), iteration, id(cls), _widths(application.input), attributes, given))
         return tuple(parts)
 
     def _plan_class(self, instances: list[Instance], suffix: str, literal: bool) -> Class:

@@ -46,6 +46,8 @@ class Sizes(Repeats):
             case nodes.Call(function=nodes.Name(id="sqrt")):
                 inner = self.size(node.arguments[0].value)
                 return build.root(inner) if inner is not None else None
+            case nodes.Name() if node.id in self.lengths:
+                return build.name(node.id)
             case nodes.Name() if node.id in self.scope.binders and reads_tensor(node, self.scope):
                 (_, bind), *others = self.scope.binders[node.id]
                 return None if others or isinstance(bind.value, nodes.For) else self.size(bind.value)

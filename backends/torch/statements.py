@@ -10,9 +10,11 @@ from effspec.backends.torch.body import Channels, Later, Text, element_of, is_te
 from effspec.backends.torch.build import call, name, own
 from effspec.backends.torch.columns import Untranslatable, constant_of, sample_of
 from effspec.backends.torch.comprehensions import Comprehensions
+from effspec.backends.torch.sizes import reads_tensor
 
 from effspec.layers import Layer, Taps, Tensor
 from effspec.syntax import nodes
+from effspec.values import is_number
 
 
 class Translation(Comprehensions):
@@ -135,8 +137,8 @@ class Translation(Comprehensions):
         value = sample_of(self.scope.column(statement.value))
         if isinstance(value, Taps):
             self._bind_taps(statement, statement.value)
-        if self.scope.counts_inputs(statement.value) and not self.scope.literal:
-            self._bind_length(statement.targets[0].id)
+        if is_number(value) and len(statement.targets) == 1 and not self.scope.literal:
+            self._bind_number(statement.targets[0].id, statement.value)
         if not is_tensor(value):
             return
         text = self.value(statement.value)
@@ -158,10 +160,20 @@ class Translation(Comprehensions):
         self.emit(build.assign(self.variable(word), text.tree))
         self.names[word] = Text(name(self.variable(word)), text.channels, isinstance(value, tuple))
 
-    def _bind_length(self, word: str) -> None:
-        """`n = len(xs)`: a variable of forward too, dropped in the end if nothing reads it there."""
-        if self.variable(word) == word:
-            self.emit(build.assign(word, call("len", self.entry.tree)))
+    def _bind_number(self, word: str, value: nodes.Expr) -> None:
+        """A number that the spec reads off a tensor or list is a variable of forward; unread ones go in the end."""
+        tree: ast.expr | None = None
+        if self.scope.counts_inputs(value):
+            tree = call("len", self.entry.tree)
+        elif isinstance(value, nodes.Binary) and reads_tensor(value, self.scope):
+            state = self.scope.snapshot()
+            tree = self.size(value)
+            if self.scope.snapshot() != state:
+                # It needs more than tensors: then it is written where it is used.
+                self.scope.restore(state)
+                return
+        if tree is not None and self.variable(word) == word:
+            self.emit(build.assign(word, tree))
             self.lengths.add(word)
 
     def _bind_taps(self, statement: nodes.Bind, pipe: nodes.Expr) -> None:

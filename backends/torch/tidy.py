@@ -33,8 +33,8 @@ def finish(body: Translation, class_name: str) -> Class:
     body.settle_repeats()
     if not scope.is_model:
         merge(scope)
-    scope.init = _needed(scope.init)
-    statements = _needed(statements)
+    scope.init = needed(scope.init)
+    statements = needed(statements)
     return Class(
         class_name,
         [build.parse("nn.Module")],
@@ -72,13 +72,13 @@ def inline_chain(cls: Class) -> ast.Call | None:
     return build.call("nn.Sequential", build.call("OrderedDict", **made))
 
 
-def _needed(statements: list[ast.stmt]) -> list[ast.stmt]:
+def needed(statements: list[ast.stmt]) -> list[ast.stmt]:
     """The statements without locals that nothing reads: a text that was tried may have asked for them."""
     for statement in statements:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
         others = [other for other in statements if other is not statement]
         if isinstance(target, ast.Name) and not any(target.id in build.free_names(other) for other in others):
-            return _needed(others)
+            return needed(others)
     return statements
 
 

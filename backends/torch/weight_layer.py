@@ -10,6 +10,7 @@ from effspec.backends.torch.arguments import Argument
 from effspec.backends.torch.body import Class, Text
 from effspec.backends.torch.build import call, name, own
 from effspec.backends.torch.statements import Translation
+from effspec.backends.torch.tidy import needed
 
 from effspec.ir.graph import Graph, Node
 from effspec.layers import Instance, Tensor
@@ -20,6 +21,13 @@ _OPTIONAL: dict[str, int | bool] = {"stride": 1, "padding": 0, "dilation": 1, "g
 def is_weight_layer(instance: Instance) -> bool:
     """Whether an instance works on a weight."""
     return isinstance(instance.input, Tensor) and not instance.input.type.batched
+
+
+def weight_mark(instance: Instance, graph: Graph) -> tuple[Any, ...]:
+    """Equal for weights of one shape that convolutions of the same attributes use."""
+    convs = [user for user in graph.users(instance.output.value.node) if user.op == "conv"]
+    uses = [str(sorted((word, str(value)) for word, value in conv.attributes.items())) for conv in convs]
+    return (instance.input.type.shape, *uses)
 
 
 def plan_weight_class(body: Translation, block: str, graph: Graph) -> Class:
@@ -55,7 +63,7 @@ def plan_weight_class(body: Translation, block: str, graph: Graph) -> Class:
         f"A convolution whose weight passes through `{block}` ({place}) before use.",
         [*arguments, *optional],
         [start, *scope.init],
-        body.statements,
+        needed(body.statements),
         [("x", "torch.Tensor")],
         "torch.Tensor",
         list(body.instances),

@@ -1,6 +1,6 @@
 """EfficientDet, variant d0: input 3 x 512 x 512, 3,880,067 parameters, 2.49 G multiply-adds.
 
-Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest 3c770c0f2033053c.
+Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest ffa30e2c20afa5d6.
 """
 
 from collections.abc import Callable, Iterator
@@ -220,7 +220,7 @@ class Head(nn.Module):
     def forward(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
         for conv, norms in zip(self.conv, self.norm):
             xs = [conv(x) for x in xs]
-            xs = [norm(x) for norm, x in zip(norms, xs)]
+            xs = [norm(x) for norm, x in zip(norms.children(), xs)]
             xs = [self.act(x) for x in xs]
         return [self.predict(x) for x in xs]
 

@@ -1,6 +1,6 @@
 """HRNet, variant w18: input 3 x 224 x 224, 21,299,004 parameters, 4.28 G multiply-adds.
 
-Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 9b8d2ee255cdfa77.
+Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 98e879f334c545ed.
 """
 
 import torch
@@ -135,7 +135,7 @@ class Module(nn.Module):
 
     def forward(self, branches: list[torch.Tensor]) -> list[torch.Tensor]:
         xs = [branch(x) for branch, x in zip(self.branch, branches)]
-        return [self.act(sum(fuse(x) for fuse, x in zip(fuses, xs))) for fuses in self.fuse]
+        return [self.act(sum(fuse(x) for fuse, x in zip(fuses.children(), xs))) for fuses in self.fuse]
 
 
 class Down(nn.Module):
