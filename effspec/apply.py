@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from effspec.calls import Calls
 from effspec.diagnostics import Label, Span
@@ -13,7 +13,8 @@ from effspec.ir.graph import Graph, Node, Parameter, Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Instance, Iteration, Layer, Tensor, key
 from effspec.ops import OPS
-from effspec.ops.base import REQUIRED, Op, OpError, show
+from effspec.ops.base import REQUIRED, Attributes, Op, OpError, show
+from effspec.ops.base import Tensor as Owned
 from effspec.ops.bind import bind as bind_operator
 from effspec.ops.bind import infer
 from effspec.params import ROOT_INIT, distribution
@@ -21,6 +22,7 @@ from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
 
 MAX_NODES = 200_000
+_Operator: TypeAlias = tuple[Attributes, tuple[TensorType, ...], Mapping[str, Owned]]
 ROOT_DEFAULTS: dict[str, Any] = {"pad": "half", "init": ROOT_INIT}
 
 
@@ -39,6 +41,7 @@ class Applier(Calls):
         self.preparation: dict[str, dict[str, Any]] = {}
         self.counting = False
         self._counted: dict[Any, Any] = {}
+        self._operators: dict[Any, _Operator] = {}
         self._weights: dict[nodes.Node, int] = {}
         self._uses: dict[tuple[nodes.Node, str], int] = {}
 
@@ -331,21 +334,29 @@ class Applier(Calls):
             elif argument.name not in given and argument.default is REQUIRED:
                 self.fail("E0304", f"{op.name} needs its argument `{argument.name}`", site.span)
         try:
-            attributes = bind_operator(op, given, types)
+            attributes, results, owned = self._operator(op, given, types)
             if isinstance(transform, Layer) and not transform.is_identity:
                 weight = self._transformed_weight(op, types, attributes, transform, frame, path, site, iteration)
                 tensors.append(weight)
                 types.append(weight.type)
-            results = infer(op, types, attributes)
+                results, owned = infer(op, types, attributes), op.tensors(types, attributes)
         except OpError as error:
             self.operator_error(error, layer, site, tensors, frame)
             raise AssertionError from error
-        parameters = self.own_tensors(op.tensors(types, attributes), path, site.span, iteration)
+        parameters = self.own_tensors(owned, path, site.span, iteration)
         made = self.add_node(op.name, path, tuple(t.value for t in tensors), attributes, results, site.span, parameters)
         application.nodes, application.attributes = (made.id,), attributes
         label = application.label[0]
         out = tuple(Tensor(Value(made.id, i), t, site.span, label) for i, t in enumerate(results))
         return out if op.name == "split" else out[0]
+
+    def _operator(self, op: Op, given: Mapping[str, Any], types: list[TensorType]) -> _Operator:
+        """An operator's attributes, results and tensors: worked out once for all blocks that apply it alike."""
+        mark = (op.name, *((name, key(value)) for name, value in given.items()), *types)
+        if mark not in self._operators:
+            attributes = bind_operator(op, given, types)
+            self._operators[mark] = attributes, infer(op, types, attributes), op.tensors(types, attributes)
+        return self._operators[mark]
 
     def _transformed_weight(
         self,

@@ -157,12 +157,16 @@ def elaborate(module: Module, request: Request | None = None) -> Elaborated:
     elaborator.trail = [title]
     elaborator.charge(1, elaborator.static_weight(definition), node.name.span)
 
-    def expand(blocks: int | None) -> tuple[Frame, dict[str, Cell]]:
-        instance = Instance(node, definition, "", None, None, ())
-        instance.variant = request.variant
-        return elaborator.expand_model(definition, given, instance, blocks, "", None, node.span)
+    def start() -> Instance:
+        return Instance(node, definition, "", None, None, (), variant=request.variant)
 
-    total = elaborator._count_blocks(node, lambda: expand(None))
+    def parameters() -> tuple[Frame, dict[str, Cell]]:
+        return elaborator.model_header(definition, given, start(), None, "", node.span)
+
+    def expand(blocks: int | None) -> tuple[Frame, dict[str, Cell]]:
+        return elaborator.expand_model(definition, given, start(), blocks, "", None, node.span)
+
+    total = elaborator.count_blocks(node, parameters, lambda: expand(None))
     elaborator.steps = 0
     frame, cells = expand(total)
     if total is not None and frame.context.block != total:

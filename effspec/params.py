@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from decimal import Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from effspec.ir.graph import Initializer
@@ -95,6 +96,7 @@ def fans(shape: tuple[int, ...], groups: int = 1) -> tuple[int, int]:
     return shape[1] * window, shape[0] // groups * window
 
 
+@lru_cache(4096)
 def distribution(init: Initializer, shape: tuple[int, ...]) -> Distribution:
     """The law of one element of a tensor of `shape`; raises OpError where the shape has no fans but needs them."""
     number = {name: float(value) for name, value in init.args.items() if isinstance(value, int | Fraction)}

@@ -128,19 +128,26 @@ class Compiled:
         """`function` (what it computes), `weights` (which checkpoints fit), `artefact` (both, and everything else)."""
         from effspec.identity import hashes
 
-        return hashes(self.graph, metadata=self.metadata)
+        return hashes(self.graph, metadata=self.metadata, known=self._lasting)
+
+    @cached_property
+    def _lasting(self) -> dict[str, str]:
+        """The two hashes that neither a target nor its options change."""
+        from effspec import identity
+
+        return {"function": identity.function(self.graph), "weights": identity.weights(self.graph)}
 
     @property
     def hash(self) -> str:
         """The hash of the function: 64 hexadecimal digits."""
-        return self.hashes["function"]
+        return self._lasting["function"]
 
     def unit(self, target: str, options: Mapping[str, Choice]) -> Unit:
         """What a backend is given."""
         from effspec.backend import Unit
         from effspec.identity import hashes
 
-        digests = hashes(self.graph, target=target, options=options, metadata=self.metadata, known=self.hashes)
+        digests = hashes(self.graph, target=target, options=options, metadata=self.metadata, known=self._lasting)
         spec = Path(self.module.name).name
         return Unit(
             self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, digests, self.metadata,

@@ -19,6 +19,9 @@ from effspec.syntax import nodes
 __all__ = ["Definition", "Module", "load"]
 
 MAX_ERRORS = 50
+_KEPT = 64
+# Files in which nothing was found, with all that they import: trees are frozen, so that nothing ever will be.
+_sound: dict[nodes.File, tuple[nodes.File, ...]] = {}
 
 
 def load(path_or_name: str | os.PathLike[str]) -> Module:
@@ -30,6 +33,9 @@ def load(path_or_name: str | os.PathLike[str]) -> Module:
     reader = Reader()
     module = reader.read(library.find(path_or_name))
     modules = [read for read in reader.modules.values() if read is not None]
+    trees = tuple(read.file for read in modules)
+    if module is not None and not reader.problems and _sound.get(module.file) == trees:
+        return module
     problems = Problems(reader.problems)
     taps = frozenset(_labels(modules))
     graph: uses.Uses = {}
@@ -38,6 +44,9 @@ def load(path_or_name: str | os.PathLike[str]) -> Module:
     problems += uses.check(graph)
     if problems or module is None:
         raise EffspecError(tuple(_in_order(problems, [read.source.name for read in modules])[:MAX_ERRORS]))
+    if len(_sound) >= _KEPT:
+        _sound.pop(next(iter(_sound)))
+    _sound[module.file] = trees
     return module
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from effspec import values
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
@@ -16,6 +17,8 @@ from effspec.ops.base import show
 from effspec.resolve import Definition, Module
 from effspec.statements import Statements
 from effspec.syntax import nodes
+
+_Trial: TypeAlias = Callable[[], tuple[Frame, dict[str, Cell]]]
 
 
 class Models(Statements):
@@ -36,21 +39,30 @@ class Models(Statements):
         given = {name: Given(bound, (bound.node or site).span, "variant") for name, bound in layer.bound.items()}
         inputs = list(value) if isinstance(value, tuple) else [value]
 
-        def expand(blocks: int | None) -> tuple[Frame, dict[str, Cell]]:
+        def start() -> Instance:
             instance = self._new_instance(node, definition, path, frame, site, iteration, application)
             instance.variant = layer.variant
             instance.input = value
-            return self.expand_model(definition, given, instance, blocks, path + ".", inputs, site.span)
+            return instance
 
-        total = self._count_blocks(node, lambda: expand(None))
+        def expand(blocks: int | None) -> tuple[Frame, dict[str, Cell]]:
+            return self.expand_model(definition, given, start(), blocks, path + ".", inputs, site.span)
+
+        def parameters() -> tuple[Frame, dict[str, Cell]]:
+            return self.model_header(definition, given, start(), None, path + ".", site.span)
+
+        total = self.count_blocks(node, parameters, lambda: expand(None))
         inner, _ = expand(total)
         inner.instance.output = inner.it
         if layer.taps:
             return self._taps(inner)
         return inner.it
 
-    def _count_blocks(self, node: nodes.Model, expand: Any) -> int | None:
-        """The number of repeated lines of a model that asks for it, by a trial expansion that leaves no trace."""
+    def count_blocks(self, node: nodes.Model, parameters: _Trial, expand: _Trial) -> int | None:
+        """The number of repeated lines of a model that asks for it, by a trial that leaves no trace.
+
+        The trial is an expansion, or, where tensors have no say in the count, the model's parameters alone.
+        """
         if not any(isinstance(part, nodes.Attribute) and part.name.id == "blocks" for part in nodes.descend(node)):
             return None
         saved = (self.graph, self.next_id, self.paths, self.owners, self.recording, dict(self.preparation))
@@ -59,6 +71,11 @@ class Models(Statements):
         outer = self.counting, self._counted
         self.counting, self._counted = True, {}
         try:
+            lines = _counted_alone(node)
+            if lines is not None:
+                with suppress(EffspecError):  # what is wrong is said where the line is run
+                    frame, _ = parameters()
+                    return sum(self.repeats(times, frame) for times in lines)
             frame, _ = expand()
             return int(frame.context.block)
         finally:
@@ -373,3 +390,20 @@ def _mentions(node: nodes.Model, rule: nodes.Scaling | None, parameter: str, nam
         texts += [hook.result for hook in rule.hooks if hook.name.id == parameter]
     words = [part.id for text in texts for part in nodes.descend(text) if isinstance(part, nodes.Name)]
     return name in words or any(_mentions(node, rule, word, name, seen) for word in words)
+
+
+def _counted_alone(model: nodes.Model) -> list[nodes.Scaled] | None:
+    """The repeats of a body that is lines alone, without guards and groups, and whose counts name no tensor."""
+    tensors = {"it", "input", *(declared.name.id for declared in model.inputs)}
+    counts: list[nodes.Scaled] = []
+    for statement in model.body.statements:
+        match statement:
+            case nodes.Line(guard=None, repeats=repeats):
+                counts += [repeats] if repeats is not None else []
+            case nodes.Default() | nodes.Output() | nodes.Prepare() | nodes.Require():
+                pass
+            case _:
+                return None
+    named = {part.id for count in counts for part in nodes.descend(count) if isinstance(part, nodes.Name)}
+    grouped = any(isinstance(part, nodes.Group) for part in nodes.descend(model.body))
+    return None if named & tensors or grouped else counts

@@ -136,18 +136,7 @@ class Statements(Applier):
 
     def _run_repeats(self, line: nodes.Line, frame: Frame) -> None:
         assert line.repeats is not None
-        written = self.integer(line.repeats.value, frame, "a repeat count")
-        literal_zero = isinstance(line.repeats.value, nodes.Number) and written == 0
-        count = self._scaled(line.repeats, "repeats", written, frame)
-        if not isinstance(count, int):
-            self.fail(
-                "E0502", f"a repeat count is an integer, the scaling gives {values.show(count)}", line.repeats.span
-            )
-        if count < 0 or literal_zero or (count == 0 and written > 0):
-            found = f"{written} scaled to {count}" if count != written else str(count)
-            self.fail(
-                "E0512", f"a line is repeated at least once, found {found}", line.repeats.span, help="delete the line"
-            )
+        count = self.repeats(line.repeats, frame)
         weight = max(self.weight(line.value, frame), 1)
         self.charge(count, weight, line.repeats.span)
         # `-> C` is the same for every repeat, and may not read `at`.
@@ -176,6 +165,18 @@ class Statements(Applier):
             frame.at, frame.iteration = outer_at, outer_iteration
             if frame.is_model:
                 frame.context.at = None
+
+    def repeats(self, times: nodes.Scaled, frame: Frame) -> int:
+        """How often a line is repeated."""
+        written = self.integer(times.value, frame, "a repeat count")
+        literal_zero = isinstance(times.value, nodes.Number) and written == 0
+        count = self._scaled(times, "repeats", written, frame)
+        if not isinstance(count, int):
+            self.fail("E0502", f"a repeat count is an integer, the scaling gives {values.show(count)}", times.span)
+        if count < 0 or literal_zero or (count == 0 and written > 0):
+            found = f"{written} scaled to {count}" if count != written else str(count)
+            self.fail("E0512", f"a line is repeated at least once, found {found}", times.span, help="delete the line")
+        return count
 
     def _one_repeat(self, line: nodes.Line, frame: Frame, i: int, out: Bound | None) -> None:
         if isinstance(line.value, nodes.Group):

@@ -40,6 +40,9 @@ class Initializer:
     kind: str
     args: Mapping[str, Attribute] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash((self.kind, frozenset(self.args.items())))
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -187,7 +190,8 @@ class Graph:
             if isinstance(new, Value):
                 instead[Value(node.id)] = new
             elif new is not None:
-                graph.add(replace(new, inputs=tuple(follow(value) for value in new.inputs)))
+                inputs = tuple(map(follow, new.inputs))
+                graph.add(new if inputs == new.inputs else replace(new, inputs=inputs))
         graph.outputs = [replace(output, value=walk(output.value)) for output in self.outputs]
         return graph
 

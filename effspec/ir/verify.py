@@ -81,8 +81,8 @@ def _check_row(node: Node, graph: Graph) -> None:
     row = OPS.get(node.op)
     if row is None:
         raise _Violation("the operator table has no such row")
-    present, needed = set(node.attributes), set(row.attribute_names)
-    if wrong := (needed - present) | (present - needed - set(row.optional)):
+    present, needed = node.attributes.keys(), frozenset(row.attribute_names)
+    if present != needed and (wrong := (needed - present) | (present - needed - set(row.optional))):
         raise _Violation(f"the attributes {sorted(wrong)} are missing or unknown")
     if row.optional and present and not present >= set(row.optional):
         raise _Violation(f"of the attributes {list(row.optional)} only {sorted(present)} is there")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from effspec.ir.graph import Attribute, Initializer
@@ -108,7 +109,7 @@ class Op:
     attributes: tuple[str, ...] | None = None
     optional: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def attribute_names(self) -> tuple[str, ...]:
         """The attributes that every node of this operator has."""
         return tuple(argument.name for argument in self.arguments) if self.attributes is None else self.attributes
