@@ -29,8 +29,8 @@ Real: TypeAlias = NDArray[np.float64]
 Words: TypeAlias = NDArray[np.uint64]
 Transform: TypeAlias = Callable[[Real], Real]
 
-# 2^13 values at a time keep the work in the cache of the processor: 66 million normal numbers take about 1.3 seconds.
-_CHUNK = 1 << 13
+# 2^14 values at a time keep the work in the cache of the processor: 66 million normal numbers take about a second.
+_CHUNK = 1 << 14
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEPS: Words = np.arange(1, _CHUNK // 2 + 1, dtype=np.uint64) * _GOLDEN
