@@ -49,7 +49,7 @@ CASES = [
     _case("b0", "b0", depth=0.5),
     _case("b0", "tf_b0", size=65, depth=0.5),
     _case("b0", "tv_b3", size=75, classes=10, depth=1),
-    _case("b0", "b7", size=32, depth=1.2),
+    _case("b0", "b7", depth=1),
     _case("efficientnet_lite", "lite0"),
     _case("efficientnet_lite", "tf_lite3", size=75),
     _case("efficientnet_v2", "s", widths=[8, 16, 24, 40, 48, 64], depths=[1, 2, 2, 2, 3, 2]),
@@ -114,25 +114,57 @@ def built(compiled: Compiled, **arguments: Any) -> nn.Module:
     return model
 
 
-class Weights:
-    """Numbers that let a difference be seen, drawn once a path: scales around 1, variances positive."""
-
-    def __init__(self) -> None:
-        self.drawn: dict[str, numpy.ndarray] = {}
+class Drawn:
+    """Weights of a signal's size, one stream a path; scales around 1, variances positive."""
 
     def tensor(self, parameter: Parameter) -> numpy.ndarray:
-        if parameter.path not in self.drawn:
-            source = numpy.random.Generator(numpy.random.SFC64(zlib.crc32(parameter.path.encode())))
-            values = source.standard_normal(parameter.shape, dtype=numpy.float32)
-            name = parameter.path.rsplit(".", 1)[-1]
-            if name == "running_var":
-                values = 0.5 + numpy.abs(values)
-            elif len(parameter.shape) >= 2:
-                values *= math.prod(parameter.shape[1:]) ** -0.5
-            elif name == "weight":
-                values = 1 + values / 4
-            self.drawn[parameter.path] = values
-        return self.drawn[parameter.path]
+        source = numpy.random.Generator(numpy.random.SFC64(zlib.crc32(parameter.path.encode())))
+        values = source.standard_normal(parameter.shape, dtype=numpy.float32)
+        name = parameter.path.rsplit(".", 1)[-1]
+        if name == "running_var":
+            values = 0.5 + numpy.abs(values)
+        elif len(parameter.shape) >= 2:
+            values *= math.prod(parameter.shape[1:]) ** -0.5
+        elif name == "weight":
+            values = 1 + values / 4
+        else:
+            values /= 4
+        return values
+
+
+class Held:
+    """The tensors of a module."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.state = model.state_dict()
+
+    def tensor(self, parameter: Parameter) -> numpy.ndarray:
+        values: numpy.ndarray = self.state[parameter.path].numpy()
+        return values
+
+
+def awake(compiled: Compiled) -> nn.Module:
+    """The model in float32 and evaluation mode, with weights with which two images give different outputs.
+
+    The statistics of batch norm are those of a forward pass: without them, what a deep network makes of its input
+    drowns in what it makes of its biases.
+    """
+    model: nn.Module = compiled.to_torch(weights=Drawn())
+    norms = [module for module in frozen(model).modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    with torch.no_grad():
+        model(*inputs(compiled, batch=8, seed=2))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()
+
+
+@cache
+def lively(case: Case) -> nn.Module:
+    """The small model awake.  Copy it before you change it."""
+    return awake(small(case))
 
 
 def tensors(result: Any) -> list[torch.Tensor]:
@@ -140,8 +172,8 @@ def tensors(result: Any) -> list[torch.Tensor]:
     return [result] if isinstance(result, torch.Tensor) else [tensor for part in result for tensor in tensors(part)]
 
 
-def inputs(compiled: Compiled, batch: int = 2) -> list[torch.Tensor]:
-    return [torch.from_numpy(array) for array in images(compiled.graph, batch).values()]
+def inputs(compiled: Compiled, batch: int = 2, seed: int = 1) -> list[torch.Tensor]:
+    return [torch.from_numpy(array) for array in images(compiled.graph, batch, seed).values()]
 
 
 def arrays(result: Any) -> list[numpy.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import json
 import subprocess
@@ -25,12 +26,14 @@ from tests.emitted import (
     ROOT,
     TOLERANCE,
     Case,
-    Weights,
+    Held,
     arrays,
+    awake,
     built,
     drop_rates,
     frozen,
     inputs,
+    lively,
     module_of,
     published,
     small,
@@ -74,32 +77,20 @@ def ruff(folder: Path) -> str:
     return formatted + tool("ruff", "check", "--extend-select", "I", *options, ".", cwd=folder)
 
 
-def mypy(folder: Path, config: pytest.Config) -> str:
+def mypy(folder: Path, config: pytest.Config) -> list[str]:
     assert config.cache is not None
     place = config.cache.mkdir("emitted_mypy")
     files = sorted(path.name for path in folder.glob("*.py"))
-    return tool("mypy", "--config-file=", f"--cache-dir={place}", *files, cwd=folder)
-
-
-@pytest.fixture(scope="module")
-def typed(folder: Path, pytestconfig: pytest.Config) -> str:
-    return mypy(folder, pytestconfig)
+    said = tool("mypy", "--config-file=", "--no-error-summary", f"--cache-dir={place}", *files, cwd=folder)
+    return said.splitlines()
 
 
 def test_ruff_leaves_the_files_as_they_are(folder: Path) -> None:
     assert ruff(folder) == ""
 
 
-@EVERY
-def test_mypy_passes(case: Case, typed: str) -> None:
-    names = [name_of(case, compiled) for compiled in (published(case), small(case))]
-    assert [line for line in typed.splitlines() if line.startswith(tuple(f"{name}.py:" for name in names))] == []
-
-
-def test_mypy_says_nothing_else(typed: str) -> None:
-    files = {line.split(".py:")[0] for line in typed.splitlines() if ".py:" in line}
-    assert files <= {name_of(case, compiled) for case in CASES for compiled in (published(case), small(case))}
-    assert bool(files) == ("error" in typed), typed
+def test_mypy_passes(folder: Path, pytestconfig: pytest.Config) -> None:
+    assert mypy(folder, pytestconfig) == []
 
 
 @pytest.mark.campaign
@@ -109,7 +100,7 @@ def test_every_variant_is_formatted_and_typed(tmp_path: Path, pytestconfig: pyte
             case = Case(spec, variant)
             (tmp_path / f"{name_of(case, published(case))}.py").write_text(text_of(published(case)))
     assert ruff(tmp_path) == ""
-    assert [line for line in mypy(tmp_path, pytestconfig).splitlines() if " error: " in line] == []
+    assert mypy(tmp_path, pytestconfig) == []
 
 
 ALONE = """
@@ -132,26 +123,20 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
-def alone(folder: Path) -> dict[str, Any]:
-    """The state dicts of the published files, built by an interpreter that has no effspec, on the meta device."""
+def test_files_alone_have_the_state_of_their_graphs(folder: Path) -> None:
+    """On the meta device, by an interpreter that has no effspec."""
     command = [sys.executable, "-c", ALONE]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-@EVERY
-def test_the_file_alone_has_the_state_of_the_graph(case: Case, alone: dict[str, Any]) -> None:
-    state = alone[name_of(case, published(case))]
-    assert isinstance(state, list), state
-    assert all(meta for *_, meta in state)
-    found = {key: tuple(shape) for key, shape, _ in state}
-    counters = {key for key in found if key.endswith("num_batches_tracked")}
-    parameters = published(case).graph.parameters(training=True, buffers=True)
-    assert {key: shape for key, shape in found.items() if key not in counters} == {p.path: p.shape for p in parameters}
-    means = {p.path for p in parameters if p.path.endswith("running_mean")}
-    assert counters == {path.replace("running_mean", "num_batches_tracked") for path in means}
+    states = json.loads(done.stdout)
+    for case in CASES:
+        state = states[name_of(case, published(case))]
+        assert isinstance(state, list), (case, state)
+        assert all(meta for *_, meta in state)
+        parameters = published(case).graph.parameters(training=True, buffers=True)
+        expected = {p.path: list(p.shape) for p in parameters}
+        means = [path for path in expected if path.endswith("running_mean")]
+        expected |= {path.replace("running_mean", "num_batches_tracked"): [] for path in means}
+        assert {key: shape for key, shape, _ in state} == expected, case
 
 
 @EVERY
@@ -171,11 +156,11 @@ def test_only_torch_is_imported(case: Case) -> None:
 @EVERY
 def test_outputs(case: Case) -> None:
     """In float64: the graph interpreted by PyTorch, in both modes; and the ONNX target, by its evaluator."""
-    compiled, weights = small(case), Weights()
+    compiled, weights = small(case), Held(lively(case))
     pictures = images(compiled.graph)
-    model = compiled.to_torch(weights=weights).double()
+    model = copy.deepcopy(lively(case)).double()
     with torch.no_grad():
-        found = arrays(model.eval()(*[x.double() for x in inputs(compiled)]))
+        found = arrays(model(*[x.double() for x in inputs(compiled)]))
         trained = arrays(frozen(model)(*[x.double() for x in inputs(compiled)]))
     every = torch_outputs(compiled.graph, weights.tensor, pictures)
     # One tensor of `every` for each leaf of each output, in the graph's order: training's may come first.
@@ -188,9 +173,17 @@ def test_outputs(case: Case) -> None:
     data = compiled.emit("onnx", weights=weights, dtype="float32" if slow else "float64")
     assert isinstance(data, bytes)
     if slow:
-        assert distance(found, ort(data, pictures)) <= 1e-4
+        assert distance(found, ort(data, pictures)) <= 1e-3
     else:
         assert distance(found, reference(data, pictures)) <= TOLERANCE
+
+
+@EVERY
+def test_the_outputs_tell_images_apart(case: Case) -> None:
+    """So what is compared here and elsewhere is what a network makes of its input."""
+    with torch.no_grad():
+        outputs = tensors(lively(case)(*inputs(small(case))))
+    assert all(float((y[0] - y[1]).abs().max()) > 0.02 * float(y.abs().max()) for y in outputs)
 
 
 def test_the_cases_have_training_outputs() -> None:
@@ -259,9 +252,9 @@ def test_which_arguments_there_are(case: Case) -> None:
 
 def test_changed_arguments_in_torch() -> None:
     case = CASES[0]
-    ours, weights = case.compiled(**case.small, classes=10, in_channels=1), Weights()
+    ours = case.compiled(**case.small, classes=10, in_channels=1)
     model = built(small(case), classes=10, in_channels=1, drop_rate=0.5, drop_path_rate=0.1).eval()
-    expected = ours.to_torch(weights=weights).eval()
+    expected = awake(ours)
     model.load_state_dict(expected.state_dict())
     x = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
