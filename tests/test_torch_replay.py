@@ -142,6 +142,16 @@ def test_hostile_statements(text: str) -> None:
         "vars(self)",
         "unknown(x)",
         "self['__class__.x']",
+        "self[f'{x.__class__}']",
+        "self[f'{x!r}']",
+        "self[f'{x:>9}']",
+        "self[f'{x()}']",
+        "self[f'stage.{1}']",
+        "self[f'stage.{torch}']",
+        "self[f'stage.{unknown}']",
+        "self[f'stage {x}']",
+        "self[f'__class__.{x}']",
+        "self[f'{x}; import os']",
         "x.mean(mode='; import os')",
         "(lambda: 1)()",
         "F.relu",
@@ -154,6 +164,10 @@ def test_hostile_expressions(text: str) -> None:
         else:
             with pytest.raises(InternalError, match=r"line|parse"):
                 check_source(frame)
+
+
+def test_a_path_of_a_label_with_a_variable() -> None:
+    check_source(FRAME.format(init="pass", forward="y = {}; y['a.1'] = x; y[f'stage.{x}.b'] = x"))
 
 
 def test_refusal_names_the_line() -> None:

@@ -251,6 +251,11 @@ def is_element(tree: ast.AST, word: str, index: str) -> bool:
     return False
 
 
+def copied(tree: Tree) -> Tree:
+    """A tree of its own that says the same."""
+    return copy.deepcopy(tree)
+
+
 def replace(tree: ast.expr, choose: Callable[[ast.AST], ast.expr | None]) -> ast.expr:
     """The tree with the parts replaced for which `choose` gives another one."""
 

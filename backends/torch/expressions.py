@@ -192,6 +192,8 @@ def _bare(node: ast.expr, level: Level) -> Doc:
             return node.id
         case ast.Constant():
             return _constant(node.value)
+        case ast.JoinedStr():
+            return _formatted(node)
         case ast.Attribute() | ast.Call() | ast.Subscript():
             return _chain(node, level)
         case ast.BinOp() | ast.BoolOp() | ast.Compare():
@@ -224,6 +226,15 @@ def _bare(node: ast.expr, level: Level) -> Doc:
         case ast.Slice():
             return _slice(node, level)
     raise TypeError(f"cannot print {type(node).__name__}")
+
+
+def _formatted(node: ast.JoinedStr) -> str:
+    """`f"stage.{name}"`: words without quotes or braces, and names."""
+    parts = [
+        "{" + ast.unparse(part.value) + "}" if isinstance(part, ast.FormattedValue) else ast.unparse(part)[1:-1]
+        for part in node.values
+    ]
+    return 'f"' + "".join(parts) + '"'
 
 
 def element(node: ast.expr) -> Doc:

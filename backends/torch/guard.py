@@ -21,6 +21,7 @@ def words(text: str) -> frozenset[str]:
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _KEY = re.compile(r"[A-Za-z0-9_]{1,128}\Z")
+_PIECE = re.compile(r"(?!.*__)[A-Za-z0-9_.]{1,128}\Z")
 _PATH = re.compile(r"[A-Za-z0-9_]{1,128}(\.[A-Za-z0-9_]{1,128}){0,64}\Z")
 
 
@@ -98,7 +99,7 @@ _ANYWHERE: tuple[type[ast.AST], ...] = (
     ast.Assign, ast.AnnAssign, ast.AugAssign, ast.For, ast.If, ast.Expr, ast.Pass, ast.Raise, ast.With, ast.withitem,
     ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Constant, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare,
     ast.IfExp, ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.comprehension,
-    ast.Subscript, ast.Slice, ast.Starred,
+    ast.Subscript, ast.Slice, ast.Starred, ast.JoinedStr, ast.FormattedValue,
     ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
 )  # fmt: skip
 
@@ -186,8 +187,10 @@ class _Checker:
             self.members.add(node.attr)
         elif isinstance(node, ast.Dict):
             self.strings.update(key for key in node.keys if key is not None and _is_key(key))
-        elif isinstance(node, ast.Subscript) and _is_key(node.slice):
+        elif isinstance(node, ast.Subscript) and (_is_key(node.slice) or _is_key(node.slice, _PIECE)):
             self.strings.add(node.slice)
+        elif isinstance(node, ast.JoinedStr):
+            self.strings.update(part for part in node.values if _is_key(part, _PIECE))
         elif isinstance(node, ast.Tuple) and len(node.elts) == 2 and _is_key(node.elts[0]):
             self.strings.add(node.elts[0])
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -274,6 +277,10 @@ class _Checker:
         for argument in node.keywords:
             if argument.arg is not None and (not _IDENTIFIER.match(argument.arg) or argument.arg.startswith("__")):
                 self.refuse(node, f"the keyword {argument.arg!r}")
+
+    def check_FormattedValue(self, node: ast.FormattedValue) -> None:
+        if not isinstance(node.value, ast.Name) or node.conversion != -1 or node.format_spec is not None:
+            self.refuse(node, "only a name may stand in a text, as it is")
 
     def check_Constant(self, node: ast.Constant) -> None:
         value = node.value

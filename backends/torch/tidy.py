@@ -34,7 +34,7 @@ def finish(body: Translation, class_name: str) -> Class:
     if not scope.is_model:
         merge(scope)
     scope.init = needed(scope.init)
-    statements = needed(statements)
+    statements = _once(needed(statements))
     return Class(
         class_name,
         [build.parse("nn.Module")],
@@ -79,6 +79,19 @@ def needed(statements: list[ast.stmt]) -> list[ast.stmt]:
         others = [other for other in statements if other is not statement]
         if isinstance(target, ast.Name) and not any(target.id in build.free_names(other) for other in others):
             return needed(others)
+    return statements
+
+
+def _once(statements: list[ast.stmt]) -> list[ast.stmt]:
+    """`x = f(x)`, `logits = x` is `logits = f(x)` where nothing reads `x` after that."""
+    for position, (first, second) in enumerate(pairwise(statements)):
+        match first, second:
+            case ast.Assign(targets=[ast.Name(id=word)], value=value), ast.Assign(
+                targets=targets, value=ast.Name(id=read)
+            ):
+                after = statements[position + 2 :]
+                if word == read and not any(word in build.free_names(other) for other in after):
+                    return _once([*statements[:position], ast.Assign(targets, value, lineno=0), *after])
     return statements
 
 

@@ -1,6 +1,6 @@
 """HRNet, variant w18: input 3 x 224 x 224, 21,299,004 parameters, 4.28 G multiply-adds.
 
-Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 98e879f334c545ed.
+Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 4807537c40359ffe.
 """
 
 import torch
@@ -206,15 +206,10 @@ class HRNet(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward_features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = {}
-        features["stem1"] = x = self.stem1(x)
-        features["stem2"] = x = self.stem2(x)
-        features["stage1"] = x = self.stage1(x)
-        return features
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.forward_features(x)["stage1"]
+        x = self.stem1(x)
+        x = self.stem2(x)
+        x = self.stage1(x)
         xs = [x]
         for transition, stage in zip(self.transition, self.stage.values()):
             xs = transition(xs)

@@ -1,6 +1,6 @@
 """ResNet, variant r50d: input 3 x 224 x 224, 25,576,264 parameters, 4.33 G multiply-adds.
 
-Compiled by effspec from 05_resnet.eff, function 298e2f1f604e; effspec digest 1bdedd6e5504183e.
+Compiled by effspec from 05_resnet.eff, function 298e2f1f604e; effspec digest 9232731e4e6508fa.
 """
 
 from collections.abc import Callable
@@ -111,10 +111,15 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
+    def forward_features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = {}
+        features["stem"] = x = self.stem(x)
         x = F.max_pool2d(x, 3, 2, 1)
-        for stage in self.stage.values():
-            x = stage(x)
+        for name, stage in self.stage.items():
+            features[f"stage.{name}"] = x = stage(x)
+        return features
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.forward_features(x)["stage.4"]
         x = x.mean((2, 3))
         return self.fc(x)
