@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from effspec.calls import Calls
 from effspec.diagnostics import Label, Span
-from effspec.frames import MAX_NESTING, MAX_STEPS, Frame, Scope
+from effspec.frames import MAX_NESTING, MAX_STEPS, Cell, Frame, Scope
 from effspec.ir.graph import Graph, Node, Parameter, Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Instance, Iteration, Layer, Tensor, key
@@ -163,7 +163,9 @@ class Applier(Calls):
         if layer is not None and error.argument is not None and error.argument in layer.bound:
             node = layer.bound[error.argument].node
             span = node.span if node is not None and node.span.source is span.source else span
-        secondary, notes = [], []
+        secondary, notes = self._given(error, layer, frame), []
+        # A value of the wrong kind has nothing to do with what the layer is applied to.
+        tensors = tensors if error.code != "E0408" else []
         for tensor, side in zip(tensors[:2], ("left", "right") if len(tensors) == 2 else ("it",), strict=False):
             what = f"{side}: {show(tensor.type.shape)}"
             label, place = self._maker(tensor, frame)
@@ -175,6 +177,19 @@ class Applier(Calls):
         if layer is None and notes and len({len(tensor.type.shape) for tensor in tensors}) == 1:
             help = f"{help}; guard a shortcut: `if it.shape == input.shape`"
         self.fail(error.code, error.message, span, secondary=tuple(secondary), notes=tuple(notes), help=help)
+
+    def _given(self, error: OpError, layer: Layer | None, frame: Frame) -> list[Label]:
+        """Where the request or a variant gives what the refused argument was computed from."""
+        bound = layer.bound.get(error.argument) if layer is not None and error.argument is not None else None
+        if bound is None or bound.node is None:
+            return []
+        names = [part.id for part in nodes.descend(bound.node) if isinstance(part, nodes.Name)]
+        cells = [(name, frame.scope.find(name)) for name in dict.fromkeys(names)]
+        return [
+            Label(cell.given, f"{name} is given here")
+            for name, cell in cells
+            if isinstance(cell, Cell) and cell.given is not None
+        ]
 
     def _maker(self, tensor: Tensor, frame: Frame) -> tuple[str | None, Span | None]:
         """The line of this body that made a tensor: a block that it applied, or an operator of its own."""

@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from effspec import __version__, progress
-from effspec.options import complete_spec, complete_target, json_option, point_options, spec_argument
+from effspec.options import Commands, complete_spec, complete_target, json_option, point_options, spec_argument
 
 if TYPE_CHECKING:
     from effspec.diagnostics import Diagnostic
@@ -40,7 +40,9 @@ def _compiled(spec: str, variant: str | None, phi: str | None, settings: Sequenc
 def say(text: str) -> None:
     """A message: standard error."""
     progress.hide()
-    click.echo(text, err=True)
+    # Where nobody can be told, the work itself is done all the same.
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def data(text: str) -> None:
@@ -70,7 +72,7 @@ def _colored() -> bool:
 # Commands -------------------------------------------------------------------------------------------------------------
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(cls=Commands, context_settings=_CONTEXT)
 @click.version_option(__version__, message="effspec %(version)s")
 def cli() -> None:
     """Compile convolutional architectures, kept as text, to PyTorch source and ONNX.
@@ -87,7 +89,7 @@ def cli() -> None:
 )
 @click.option("-o", "--output", metavar="PATH", help="Where to write; `-` is standard output.")
 @click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
-@click.option("--seed", metavar="N", type=int, default=0, show_default=True, help="Draws the initial values.")
+@click.option("--seed", metavar="N", type=int, help="Draws the initial values; 0 if not given.")
 @click.option("--fold", metavar="WHAT", help="Fold batch-norm (the default of onnx), linear branches too, or none.")
 @click.option("--no-fold", is_flag=True, help="The same as --fold none.")
 @click.option("--opset", metavar="N", type=int, help="ONNX operator set.")
@@ -99,7 +101,7 @@ def cli() -> None:
 @json_option
 def compile_command(
     spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
-    target: str, output: str | None, weights: str | None, seed: int, fold: str | None, no_fold: bool,
+    target: str, output: str | None, weights: str | None, seed: int | None, fold: str | None, no_fold: bool,
     opset: int | None, batch: int | None, dynamic: bool, dtype: str | None, options: tuple[str, ...],
     force: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -111,17 +113,24 @@ def compile_command(
     from effspec import backend as backends
 
     backend = backends.find(target)
+    if seed is not None and (weights is not None or not backend.reads_weights):
+        why = "--weights gives the numbers" if weights is not None else f"target {target} holds no numbers"
+        raise click.UsageError(f"--seed has no effect: {why}")
+    _check_suffix(backend, output or "")
     given: dict[str, Any] = {
         "fold": "none" if no_fold else fold.replace("-", "_") if fold else None,
         "opset": opset, "batch": batch, "dynamic_size": dynamic or None, "dtype": dtype,
     }  # fmt: skip
     chosen = {name: value for name, value in given.items() if value is not None}
-    chosen |= dict(_option(backend, text) for text in options)
+    for name, value in (_option(backend, text) for text in options):
+        if name in chosen:
+            raise click.UsageError(f"the option {name} is given twice")
+        chosen[name] = value
     compiled = _compiled(spec, variant, phi, settings, model)
     if output == "-":
-        _to_stdout(compiled, backend, weights, seed, chosen)
+        _to_stdout(compiled, backend, weights, seed or 0, chosen)
         return
-    paths = compiled.write_all(backend, output, weights, seed=seed, force=force, **chosen)
+    paths = compiled.write_all(backend, output, weights, seed=seed or 0, force=force, **chosen)
     if as_json:
         document("compiled", compiled, target, paths)
         return
@@ -131,7 +140,25 @@ def compile_command(
         say(line)
     say("  wrote " + " and ".join(f"{path} ({_size(path, backend.binary)})" for path in paths))
     if weights is not None and not backend.reads_weights:
-        say(f"  {weights} fits it: model.load_state_dict(safetensors.torch.load_file({weights!r}))")
+        how = (
+            f": model.load_state_dict(safetensors.torch.load_file({weights!r}))"
+            if weights.endswith(".safetensors")
+            else ""
+        )
+        say(f"  {weights} fits it{how}")
+
+
+def _check_suffix(backend: Any, output: str) -> None:
+    """A name that says one target, and an option that says another, contradict each other."""
+    from effspec import backend as backends
+
+    if output.endswith(backend.suffix):
+        return
+    for other in map(backends.find, backends.BUILT_IN):
+        if output.endswith(other.suffix):
+            raise click.UsageError(
+                f"{output} is called as what --target {other.name} makes, and the target is {backend.name}"
+            )
 
 
 def _option(backend: Any, text: str) -> tuple[str, Any]:
@@ -223,7 +250,9 @@ def explain(code: str, as_json: bool) -> None:
 
     entry = find(code)
     if entry is None:
-        raise click.UsageError(f"no diagnostic has the code {code}; codes are E0101 to E0902")
+        from effspec.codes import CODES
+
+        raise click.UsageError(f"no diagnostic has the code {code!r}; codes are {min(CODES)} to {max(CODES)}")
     if as_json:
         document("explained", entry)
         return
@@ -389,6 +418,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return status if isinstance(status, int) else 0
         except SystemExit as stop:
+            if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+                return 0  # click, too, saw that whoever read the output has gone
             sys.stdout.flush()
             return stop.code if isinstance(stop.code, int) else 1
         except BrokenPipeError:
@@ -423,7 +454,8 @@ def _failed(error: Exception, words: Sequence[str]) -> int:
         error = fail("E0716", f"cannot write to standard output: {(error.strerror or str(error)).lower()}")
     if isinstance(error, EffspecError):
         if "--json" in words:
-            document("failed", error.diagnostics)
+            with suppress(OSError):
+                document("failed", error.diagnostics)
         diagnose(error.diagnostics)
         return 1
     if os.environ.get("EFFSPEC_TRACEBACK"):

@@ -178,5 +178,6 @@ def suggest(word: str, known: object) -> str | None:
     """The known word that was probably meant, if one is near enough: "did you mean `expand`?"."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, [str(k) for k in known], n=1, cutoff=0.6)  # type: ignore[attr-defined]
+    words = [str(k) for k in known]  # type: ignore[attr-defined]
+    near = [k for k in words if k.casefold() == word.casefold()] or get_close_matches(word, words, n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else None

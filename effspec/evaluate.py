@@ -175,7 +175,10 @@ class Evaluator:
         if name in OPS and OPS[name].callable:
             return Layer({}, op=OPS[name])
         known = [*module.definitions, *module.namespaces, *OPS, *values.FUNCTIONS]
-        self.fail("E0201", f"unknown name `{name}`", span, help=suggest(name, known))
+        # Names of files have been resolved: this one stands in a setting.
+        near = None if name in ("nan", "inf") else suggest(name, known)
+        quoted = "a number is finite" if name in ("nan", "inf") else f"a text stands in quotes: 'NAME=\"{name}\"'"
+        self.fail("E0201", f"unknown name `{name}`", span, help=near or quoted)
 
     def defined(self, definition: Definition) -> Any:
         node = definition.node

@@ -10,6 +10,26 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Once(click.Command):
+    """A command whose options are given once, unless they say that they are repeatable: click would take the last."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
+            for position, option in enumerate(order):
+                single = isinstance(option, click.Option) and not option.multiple and not option.is_flag
+                if single and option in order[:position]:
+                    raise click.UsageError(f"{option.opts[-1]} is given twice", ctx)
+        return super().parse_args(ctx, args)
+
+
+class Commands(click.Group):
+    """A group of such commands."""
+
+    command_class = Once
+    group_class = type
+
+
 def complete_spec(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
     from click.shell_completion import CompletionItem
 

@@ -174,12 +174,93 @@ def test_points_that_do_not_exist(effspec_: Any, words: tuple[str, ...]) -> None
         ("compile", "b0", "--json", "-o", "-"),
         ("compile", "b0", "--no-fold", "--fold", "linear"),
         ("compile", "b0", "--seed", "x"),
+        ("compile", "b0", "--seed", "3"),
+        ("compile", "b0", "--target", "onnx", "--seed", "3", "--weights", "b0.safetensors"),
+        ("compile", "b0", "-o", "b0.onnx"),
+        ("compile", "b0", "--target", "onnx", "-o", "b0.py"),
+        ("compile", "b0", "--variant", "b2", "--variant", "b3"),
+        ("compile", "b0", "--phi", "1", "--phi", "1"),
+        ("compile", "b0", "--target", "onnx", "--opset", "18", "--option", "opset=17"),
+        ("compile", "b0", "--target", "onnx", "--option", "opset=18", "--option", "opset=17"),
+        ("weights", "init", "b0", "-o", "a", "-o", "b"),
         ("schema", "nope"),
     ],
 )
 def test_usage(effspec_: Any, words: tuple[str, ...]) -> None:
     done = effspec_(*words)
     assert done.status == 2 and done.out == "" and "Error:" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--variant", "B2"), "did you mean `b2`?"),
+        (("--target", "ONNX"), "did you mean `onnx`?"),
+        (("--set", "pad=same"), "a text stands in quotes: 'NAME=\"same\"'"),
+        (("--phi", "nan"), "a number is finite"),
+        (("--set", "classes=0"), "::: command line:1:20\n   |\n 1 | effspec compile b0 --set classes=0\n"),
+    ],
+)
+def test_mistakes_of_the_impatient(effspec_: Any, words: tuple[str, ...], said: str) -> None:
+    done = effspec_("compile", "b0", *words)
+    assert done.status == 1 and said in done.err, done.err
+    assert "from `dropout`" not in done.err, "what the layer is applied to has nothing to do with it"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "a spec begins with the line `effspec 1`"),
+        (b"\xef\xbb\xbf", "a spec begins with the line `effspec 1`"),
+        (b"effspec 1\n# caf\xe9\n", "is not UTF-8: byte 15 (line 2) cannot be decoded"),
+        ("effspec 1\nmodel Café() on image: [3, 8, 8] { relu() }".encode(), "names are made of the letters a to z"),
+        (b"effspec 2\n", "this effspec reads edition 1"),
+    ],
+)
+def test_files_that_are_no_specs(effspec_: Any, text: bytes, said: str) -> None:
+    Path("x.eff").write_bytes(text)
+    for command in ("check", "compile", "fmt", "list"):
+        done = effspec_(command, "x.eff")
+        assert done.status == 1 and said in done.err, done.err
+
+
+def test_places_that_cannot_be_written(effspec_: Any) -> None:
+    Path("d").mkdir()
+    for words in (("new", "d/"), ("compile", "b0", "-o", "d"), ("compile", "b0", "-o", "no/x.py"), ("fmt", "b0")):
+        done = effspec_(*words)
+        assert done.status == 1 and re.search("E0713|E0109", done.err), done.err
+    assert listed() == ["d"] and list(Path("d").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["show b0", "show b0 --json", "compile b0 -o -", "list", "compile b0 -o - --target ir"]
+)
+def test_standard_output_that_ends_early(command: str, here: Path) -> None:
+    """`| head -1` is no mistake, a full disk is one, and neither shows a traceback."""
+    words = [sys.executable, "-m", "effspec", *command.split()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(words, env=environment, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+    full = Path("/dev/full")
+    if full.exists():
+        with full.open("wb") as out:
+            done = subprocess.run(words, env=environment, stdout=out, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 1 and done.stderr.splitlines() == [
+            b"error[E0716]: cannot write to standard output: no space left on device"
+        ]
+
+
+def test_nobody_to_tell(here: Path) -> None:
+    """Where messages cannot be written, the work is done all the same."""
+    words = [sys.executable, "-m", "effspec", "compile", "b0", "--phi", "-2", "-o", "a.py"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=write, check=False)
+    os.close(write)
+    assert done.returncode == 0 and listed() == ["a.py"]
 
 
 def test_errors_as_json(effspec_: Any) -> None:

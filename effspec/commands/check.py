@@ -33,6 +33,8 @@ class Result:
         if self.diagnostics:
             count = len(self.diagnostics)
             return f"{self.spec}: {count} error{'s' * (count != 1)}"
+        if not self.points:
+            return f"{self.spec}: no mistakes, and no model that could be compiled as it is"
         parts = [_counted(self.points, "point compiles", "points compile")]
         if self.held or self.skipped:
             parts.append(_counted(self.held, "check holds", "checks hold"))

@@ -7,11 +7,14 @@ from difflib import unified_diff
 from pathlib import Path
 
 from effspec import library, output
+from effspec.diagnostics import fail
 from effspec.syntax.format import format_text
 
 
 def format_file(path: str, *, write: bool = True, show: Callable[[str], None] | None = None) -> bool:
     """Format a spec; returns whether that changes it.  With `show` the difference is printed."""
+    if not Path(path).exists():
+        raise fail("E0109", f"there is no file {path}", help="give the path of a spec: shipped specs are not rewritten")
     source = library.find(path).source
     text = format_text(source)
     if text == source.text:

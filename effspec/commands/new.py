@@ -59,7 +59,9 @@ expect large: count("conv") > 30
 
 def write(path: str, *, force: bool = False) -> str:
     """Write the starter to `path` and return where it is; the model is named after the file."""
-    place = Path(path if path.endswith(SUFFIX) else path + SUFFIX)
+    place = Path(path if path.endswith((SUFFIX, "/")) else path + SUFFIX)
+    if path.endswith("/"):
+        raise fail("E0713", f"{path} names a folder", help="give a file's name: effspec new my_net.eff")
     words = re.findall(r"[A-Za-z0-9]+", place.stem)
     title = "".join(word[0].upper() + word[1:] for word in words)
     if not title or not title[0].isalpha() or len(title) > 60:

@@ -144,7 +144,9 @@ def decode(data: bytes, name: str) -> Source:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise fail(
-            "E0102", f"{name} is not UTF-8: byte {error.start} cannot be decoded", help="save it as UTF-8"
+            "E0102",
+            f"{name} is not UTF-8: byte {error.start} (line {data.count(10, 0, error.start) + 1}) cannot be decoded",
+            help="save it as UTF-8",
         ) from None
     source = Source(name, text.replace("\r\n", "\n"))
     found = _CONTROL.search(source.text) or _BIDI.search(source.text)
@@ -319,6 +321,8 @@ def _syntax_help(found: str, accepts: set[str]) -> str | None:
         return 'a text ends with `"` on the line where it begins'
     if found.startswith("'"):
         return 'strings stand in double quotes: "text"'
+    if found and not found.isascii():
+        return "names are made of the letters a to z and A to Z, digits and underscores"
     if found in ("def", "class", "lambda", "while", "return", "import"):
         return "this is not Python: a body's value is its last line, blocks are written `block Name(...) { ... }`"
     if found == "=" and "COMPARISON" in accepts:
