@@ -69,7 +69,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         optimizer.step()
 
     try:
-        said = [worker.communicate(timeout=120)[1] for worker in workers]
+        said = [worker.communicate(timeout=300)[1] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
