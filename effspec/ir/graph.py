@@ -123,6 +123,9 @@ class Graph:
     def __getitem__(self, number: int) -> Node:
         return self._nodes[number]
 
+    def get(self, number: int) -> Node | None:
+        return self._nodes.get(number)
+
     def add(self, node: Node) -> Node:
         """Add a node whose inputs are in the graph already."""
         for value in node.inputs:

@@ -13,6 +13,7 @@ The invariants:
 from __future__ import annotations
 
 from effspec.ir.graph import Graph, Node, Parameter, Value, leaves
+from effspec.ir.types import TensorType
 from effspec.ops import OPS
 from effspec.ops.base import OpError
 from effspec.ops.bind import infer
@@ -26,8 +27,11 @@ class InternalError(Exception):
         self.after, self.where, self.message = after, where, message
 
 
-def verify(graph: Graph, after: str) -> None:
-    """Raise InternalError, naming the pass `after` which this runs and the node, unless every invariant holds."""
+def verify(graph: Graph, after: str, before: Graph | None = None) -> None:
+    """Raise InternalError, naming the pass `after` which this runs and the node, unless every invariant holds.
+
+    `before` is the verified graph that the pass was given: a node of it that reads the same types is not inferred anew.
+    """
     seen: dict[int, Node] = {}
     paths: dict[str, Node] = {}
     tensors: dict[str, Parameter] = {}
@@ -41,7 +45,9 @@ def verify(graph: Graph, after: str) -> None:
                 raise _Violation(f"node {other.id} has the same path")
             for value in node.inputs:
                 _check_value(value, seen, node.training)
-            _check_row(node, graph)
+            types = [graph.type(value) for value in node.inputs]
+            if before is None or not _stands(node, types, before):
+                _check_row(node, types)
             for parameter in node.parameters.values():
                 known = tensors.setdefault(parameter.path, parameter)
                 if (known.shape, known.buffer) != (parameter.shape, parameter.buffer):
@@ -77,7 +83,11 @@ def _check_value(value: Value, seen: dict[int, Node], training: bool) -> None:
         raise _Violation(f"it exists at inference and reads {source.path}, which does not")
 
 
-def _check_row(node: Node, graph: Graph) -> None:
+def _stands(node: Node, types: list[TensorType], before: Graph) -> bool:
+    return before.get(node.id) is node and types == [before.type(value) for value in node.inputs]
+
+
+def _check_row(node: Node, types: list[TensorType]) -> None:
     row = OPS.get(node.op)
     if row is None:
         raise _Violation("the operator table has no such row")
@@ -86,7 +96,6 @@ def _check_row(node: Node, graph: Graph) -> None:
         raise _Violation(f"the attributes {sorted(wrong)} are missing or unknown")
     if row.optional and present and not present >= set(row.optional):
         raise _Violation(f"of the attributes {list(row.optional)} only {sorted(present)} is there")
-    types = [graph.type(value) for value in node.inputs]
     try:
         inferred = infer(row, types, node.attributes)
     except OpError as error:

@@ -33,5 +33,5 @@ def run(graph: Graph, passes: Iterable[Pass]) -> Graph:
     for step in passes:
         before, graph = graph, step(graph)
         if graph is not before:
-            verify(graph, after=step.__name__)
+            verify(graph, step.__name__, before)
     return graph
