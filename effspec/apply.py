@@ -42,15 +42,14 @@ class Applier(Calls):
         self.counting = False
         self._counted: dict[Any, Any] = {}
         self._operators: dict[Any, _Operator] = {}
-        self._weights: dict[nodes.Node, int] = {}
         self._uses: dict[tuple[nodes.Node, str], int] = {}
 
     def static_weight(self, definition: Definition) -> int:
-        node = definition.node
-        if node not in self._weights:
-            self._weights[node] = 1  # a cycle is reported by resolve; here it only has to end
-            self._weights[node] = self._body_weight(node, definition.module)
-        return self._weights[node]
+        node, weights = definition.node, definition.module.weights
+        if node not in weights:
+            weights[node] = 1  # a cycle is reported by resolve; here it only has to end
+            weights[node] = self._body_weight(node, definition.module)
+        return weights[node]
 
     def _body_weight(self, node: nodes.Node, module: Module) -> int:
         total = 0
@@ -64,9 +63,10 @@ class Applier(Calls):
         return min(max(total, 1), 10 * MAX_STEPS)
 
     def weight(self, node: nodes.Node, frame: Frame) -> int:
-        if node not in self._weights:
-            self._weights[node] = self._body_weight(node, frame.module)
-        return self._weights[node]
+        weights = frame.module.weights
+        if node not in weights:
+            weights[node] = self._body_weight(node, frame.module)
+        return weights[node]
 
     def uses(self, layer: Layer, parameter: str) -> int:
         if layer.definition is None:

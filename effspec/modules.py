@@ -29,7 +29,8 @@ class Module:
     """A loaded file.
 
     `definitions` holds its own names and those imported by name; `namespaces` those imported `as`; `variants` live
-    apart.  `bound_at` says where each file-level name is bound (for messages).
+    apart.  `bound_at` says where each file-level name is bound (for messages), `weights` what elaboration counted:
+    the steps that a body takes at most.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Module:
     variants: dict[str, nodes.Variant] = field(default_factory=dict)
     expects: tuple[nodes.Expect, ...] = ()
     bound_at: dict[str, Span] = field(default_factory=dict)
+    weights: dict[nodes.Node, int] = field(default_factory=dict)
 
     def own(self, name: str) -> Definition | None:
         """What this file itself defines as `name`: imports are not passed on."""

@@ -20,8 +20,8 @@ __all__ = ["Definition", "Module", "load"]
 
 MAX_ERRORS = 50
 _KEPT = 64
-# Files in which nothing was found, with all that they import: trees are frozen, so that nothing ever will be.
-_sound: dict[nodes.File, tuple[nodes.File, ...]] = {}
+# Files in which nothing was found, and all that they import: trees are frozen, so that nothing ever will be.
+_sound: dict[tuple[nodes.File, ...], Module] = {}
 
 
 def load(path_or_name: str | os.PathLike[str]) -> Module:
@@ -34,8 +34,8 @@ def load(path_or_name: str | os.PathLike[str]) -> Module:
     module = reader.read(library.find(path_or_name))
     modules = [read for read in reader.modules.values() if read is not None]
     trees = tuple(read.file for read in modules)
-    if module is not None and not reader.problems and _sound.get(module.file) == trees:
-        return module
+    if trees in _sound and not reader.problems:
+        return _sound[trees]
     problems = Problems(reader.problems)
     taps = frozenset(_labels(modules))
     graph: uses.Uses = {}
@@ -46,7 +46,7 @@ def load(path_or_name: str | os.PathLike[str]) -> Module:
         raise EffspecError(tuple(_in_order(problems, [read.source.name for read in modules])[:MAX_ERRORS]))
     if len(_sound) >= _KEPT:
         _sound.pop(next(iter(_sound)))
-    _sound[module.file] = trees
+    _sound[trees] = module
     return module
 
 

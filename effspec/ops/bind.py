@@ -170,7 +170,7 @@ def _bool(value: object) -> object:
 def _real(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
         return _WRONG
-    return value if -REAL_LIMIT <= value <= REAL_LIMIT else _WRONG
+    return value if abs(value.numerator) <= REAL_LIMIT * value.denominator else _WRONG
 
 
 def _parts(value: object) -> object:
