@@ -201,13 +201,19 @@ def _size(path: str, binary: bool) -> str:
 
 @cli.command(short_help="Find every mistake of specs, in every variant.")
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True, shell_complete=complete_spec)
+@click.option("--variant", "variants", metavar="NAME", multiple=True, help="Only this variant. Repeatable.")
 @click.option("--peers", is_flag=True, help="Run `equals(...)` too, against the installed timm and torchvision.")
 @json_option
-def check(specs: tuple[str, ...], peers: bool, as_json: bool) -> None:
-    """Find every mistake of specs: compile every variant, and run every `expect` line."""
+def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_json: bool) -> None:
+    """Find every mistake of specs: compile every variant, and run every `expect` line.
+
+    `expect b0: equals("timm/efficientnet_b0")` says that a variant is that network. With --peers, each such line moves
+    random weights from the peer's model and compares the outputs, in float64 and at the variant's own size: seconds for
+    a small network, minutes for a large one.
+    """
     from effspec.commands.check import check_spec
 
-    results = [check_spec(spec, peers=peers) for spec in specs]
+    results = [check_spec(spec, peers=peers, variants=variants) for spec in specs]
     if as_json:
         document("checked", results)
     for result in results:

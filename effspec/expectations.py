@@ -41,11 +41,11 @@ def check(compiled: Compiled, expects: tuple[nodes.Expect, ...]) -> Outcome:
     peers: list[tuple[str, Span]] = []
     measured = _Measured(compiled)
     for check in (check for expect in expects if expect.variant.id == compiled.variant for check in expect.checks):
-        peer = _peer(check)
-        if peer is not None:
-            peers.append((peer, check.span))
-            continue
         try:
+            peer = _peer(check)
+            if peer is not None:
+                peers.append((peer, check.span))
+                continue
             problem = measured.failure(check)
         except EffspecError as error:
             failures += error.diagnostics
@@ -62,7 +62,12 @@ def _peer(check: nodes.Expr) -> str | None:
     if isinstance(check, nodes.Call) and isinstance(check.function, nodes.Name) and check.function.id == "equals":
         values = [argument.value for argument in check.arguments]
         if len(values) == 1 and isinstance(values[0], nodes.String):
-            return values[0].value
+            name = values[0].value
+            if name.startswith(("timm/", "torchvision/")):
+                return name
+            raise fail(
+                "E0902", f"no peers are known by `{name}`", check.span, help="a peer is timm/MODEL or torchvision/MODEL"
+            )
         raise fail("E0902", "equals names one peer", check.span, help='for example equals("timm/efficientnet_b0")')
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,15 +51,18 @@ def _counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
-def check_spec(spec: str, *, peers: bool = False) -> Result:
-    """Check one spec; its errors are in the result, not raised."""
+def check_spec(spec: str, *, peers: bool = False, variants: Sequence[str] = ()) -> Result:
+    """Check one spec, or only some variants of it; its errors are in the result, not raised."""
     try:
         module = load(spec)
     except EffspecError as error:
         return Result(spec, 0, 0, (), error.diagnostics)
     found: list[Diagnostic] = list(_unknown_variants(module))
     points, held, skipped = 0, 0, []
-    asked = requests(module)
+    asked = [request for request in requests(module) if not variants or request.variant in variants]
+    for name in variants:
+        if name not in module.variants:
+            found.append(Diagnostic("E0601", f"{spec} has no variant `{name}`", help=suggest(name, module.variants)))
     for number, request in enumerate(asked):
         doing(f"checking {spec}", number, len(asked))
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from effspec.diagnostics import Diagnostic, EffspecError, Label, Span
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
 from effspec.weights.convert import convert
 
 if TYPE_CHECKING:
@@ -26,12 +26,18 @@ TOLERANCE = 1e-9
 
 
 class Unavailable(Exception):
-    """The peer's package is not installed, or has no such model."""
+    """The peer's package is not installed."""
 
 
 def compare(compiled: Compiled, name: str, span: Span) -> Diagnostic | None:
     """What differs from the peer `timm/...` or `torchvision/...`; None where nothing does.  Raises Unavailable."""
-    peer = _build(name)
+    try:
+        peer = _build(name)
+    except LookupError as error:
+        known = [str(model) for model in error.args[0]]
+        library, _, model = name.partition("/")
+        help = suggest(model, known) or f"{library} has {len(known)} models"
+        return Diagnostic("E0903", f"{library} has no model `{model}`", Label(span), help=help)
     state = peer.state_dict()
     try:
         names = convert({key: tuple(tensor.shape) for key, tensor in state.items()}, compiled.graph).names
@@ -70,12 +76,17 @@ class _Moved:
 
 
 def _build(name: str) -> nn.Module:
+    """The peer; Unavailable where its package is missing, LookupError with the package's models where it has none so
+    called."""
     library, _, model = name.partition("/")
     try:
-        package = importlib.import_module({"timm": "timm", "torchvision": "torchvision"}[library])
-        made: nn.Module = package.create_model(model) if library == "timm" else package.models.get_model(model)
-    except (ImportError, KeyError, RuntimeError, ValueError) as error:
+        package = importlib.import_module(library)
+    except ImportError as error:
         raise Unavailable(f"{name}: {error}") from None
+    known: list[str] = package.list_models() if library == "timm" else package.models.list_models()
+    if model.partition(".")[0] not in known:  # timm has tags of weights after a dot
+        raise LookupError(known)
+    made: nn.Module = package.create_model(model) if library == "timm" else package.models.get_model(model)
     return made.eval()
 
 
