@@ -30,7 +30,7 @@ Applications: TypeAlias = dict[Entry, Application]
 _SHORTCUT = "shortcut"
 # What a trial may change; lists and tables are copied.
 _STATE = (
-    "names", "statements", "attached", "containers", "current", "changed", "outputs", "shortcut", "loop_modules",
+    "names", "statements", "attached", "rows", "containers", "current", "changed", "outputs", "shortcut", "loop_modules",
     "loop_used", "collecting", "lengths",
 )  # fmt: skip
 
@@ -123,8 +123,10 @@ class Body(ABC):
                 self.ran.setdefault(site, {})[instance, iteration] = value
         self.names: dict[str, Text] = {}
         self.statements: list[ast.stmt] = []
-        # The text of each attribute, and whether an indexed label became a list or a dict.
+        # The text of each attribute, what containers that are written out hold and under which condition, and whether
+        # an indexed label became a list or a dict.
         self.attached: dict[str, str] = {}
+        self.rows: dict[str, tuple[dict[tuple[int, ...], ast.expr], ast.expr | None]] = {}
         self.containers: dict[nodes.Node, str] = {}
         # Of each Python loop around the translation: the modules it goes through, and the variables forward reads.
         self.loop_modules: list[dict[str, tuple[str, ast.expr]]] = []

@@ -207,6 +207,23 @@ def assign(target: ast.expr | str, value: ast.expr) -> ast.Assign:
     return ast.Assign([store(parse(target) if isinstance(target, str) else target)], value, lineno=0)
 
 
+def choice(test: ast.expr, chosen: ast.expr, otherwise: ast.expr) -> ast.IfExp:
+    """`chosen if test else otherwise`, the other way round for a test that says "not"."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return ast.IfExp(test.operand, otherwise, chosen)
+    return ast.IfExp(test, chosen, otherwise)
+
+
+def assigns(statement: ast.stmt, word: str) -> bool:
+    """Whether a statement is `self.word = ...`."""
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    return isinstance(target, ast.Attribute) and target.attr == word and is_self(target.value)
+
+
+def is_self(tree: ast.expr) -> bool:
+    return isinstance(tree, ast.Name) and tree.id == "self"
+
+
 def comprehension(element: ast.expr, target: ast.expr, iterable: ast.expr) -> ast.ListComp:
     """`[element for target in iterable]`."""
     return ast.ListComp(element, [ast.comprehension(store(target), iterable, [], 0)])

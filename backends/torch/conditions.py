@@ -126,7 +126,7 @@ class Conditions(Body):
 
     def _if_chain(self, chain: list[_Branch], column: Column) -> None:
         before, changed = self.current, self.changed
-        outer_init, attached, outer_names = self.scope.init, self.attached, self.names
+        outer_init, attached, rows, outer_names = self.scope.init, self.attached, self.rows, self.names
         shared: list[ast.stmt] = []
         endings: list[Text] = []
         made_there: dict[str, str] = {}
@@ -134,6 +134,7 @@ class Conditions(Body):
             self.current, self.changed = before, changed
             # What one branch names and makes the other branches may name and make anew.
             self.scope.init, self.attached, self.names = [], dict(attached), dict(outer_names)
+            self.rows = dict(rows)
             with self.only({entry for entry, number in column.items() if number == branch.number}):
                 branch.forward = self.apart(lambda body=branch.body: self.run(body))  # type: ignore[misc]
             for statement in self.scope.init:
@@ -141,7 +142,7 @@ class Conditions(Body):
                 (branch.init if apart else shared).append(statement)
             endings.append(self.current)
             made_there |= self.attached
-        self.attached, self.names = made_there, outer_names
+        self.attached, self.names, self.rows = made_there, outer_names, rows
         self.scope.init = [*outer_init, *shared]
         made = [(b.test if isinstance(b.stored, ast.Compare) else b.stored, b.init) for b in chain if b.init]
         self.scope.init += _chain_of(made)

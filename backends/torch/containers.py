@@ -17,7 +17,8 @@ from effspec.backends.torch.modules import Modules
 from effspec.layers import Instance, Layer
 from effspec.syntax import nodes
 
-Rows: TypeAlias = "dict[int, ast.expr | Rows]"
+Indices: TypeAlias = tuple[int, ...]
+Rows: TypeAlias = dict[Indices, ast.expr]
 
 
 class Containers(Modules):
@@ -50,6 +51,8 @@ class Containers(Modules):
         self, site: nodes.Node, indices: tuple[nodes.Expr, ...], everywhere: Applications, kind: str, word: str
     ) -> ast.expr:
         """Inside Python loops: the loop's own variable where the container has one entry each turn, else an index."""
+        if len(self._sites(word)) > 1:
+            raise Untranslatable("a container that several places fill")
         if self.in_fixed_loop or len(indices) != len(self.scope.loops):
             raise Untranslatable("labels that do not follow the loops")
         full = self._every_turn(site, everywhere)
@@ -94,41 +97,62 @@ class Containers(Modules):
 
         The kind of container: "list" or "dict".
         """
-        if not self.scope.is_model and not self.scope.literal:
+        alone = len(self._sites(next(iter(everywhere.values())).label[0])) == 1
+        if alone and not self.scope.is_model and not self.scope.literal:
             state = self.snapshot()
             try:
                 return self._comprehension(site, source, everywhere, condition, len(label.indices))
             except Untranslatable:
                 self.restore(state)
-        return self._row_container(site, source, everywhere)
+        return self._row_container(site, source, everywhere, condition)
 
-    def _row_container(self, site: nodes.Node, source: Text, everywhere: Applications) -> str:
-        by_label: dict[tuple[int, ...], Applications] = {}
-        per_instance: dict[Instance, set[tuple[int, ...]]] = {}
+    def _sites(self, word: str) -> dict[nodes.Node, set[Indices]]:
+        """The places that fill the container of a label, and the indices that each of them gives."""
+        found: dict[nodes.Node, set[Indices]] = {}
+        for site in self.applied:
+            labels = [application.label for application in self.everywhere(site).values()]
+            if any(label[0] == word for label in labels):
+                found[site] = {label[1] for label in labels}
+        return found
+
+    def _row_container(
+        self, site: nodes.Node, source: Text, everywhere: Applications, condition: ast.expr | None
+    ) -> str:
+        """Make the container written out, or add to it what another place has begun; it is made under `condition`."""
+        word = next(iter(everywhere.values())).label[0]
+        by_label: dict[Indices, Applications] = {}
+        per_instance: dict[Instance, set[Indices]] = {}
         for entry, application in everywhere.items():
             by_label.setdefault(application.label[1], {})[entry] = application
             per_instance.setdefault(entry[0], set()).add(application.label[1])
         if len({frozenset(labels) for labels in per_instance.values()}) > 1:
             raise Split({instance: tuple(sorted(labels)) for instance, labels in per_instance.items()})
-        rows: Rows = {}
+        rows, begun = self.rows.get(word, ({}, condition))
+        if (begun and build.dump(begun)) != (condition and build.dump(condition)):
+            raise Untranslatable("a container that is partly there")
+        rows = dict(rows)
         outer = self.scope.loops
         for label, entries in by_label.items():
             iteration = next(iter(entries))[1]
             self.scope.loops = [Loop(loop.node, iteration[n], loop.names) for n, loop in enumerate(outer)]
             try:
-                tree = self._row(site, Text(source.tree), entries)
+                # In a loop the turns have inputs of their own.
+                tree = self._row(site, source if len(by_label) == 1 else Text(source.tree), entries)
             finally:
                 self.scope.loops = outer
-            level = rows
-            for index in label[:-1]:
-                inner = level.setdefault(index, {})
-                if not isinstance(inner, dict):
-                    raise Untranslatable("labels of several depths")
-                level = inner
-            level[label[-1]] = build.commented(tree, self.shape_comment(entries))
-        tree, kind = _nested(rows)
-        self.declare(next(iter(everywhere.values())).label[0], tree)
-        return kind
+            if label in rows:
+                raise Untranslatable(f"two modules called {word}")
+            rows[label] = build.commented(tree, self.shape_comment(entries))
+        if word in self.rows:
+            self.undeclare(word)
+        self.rows[word] = (rows, condition)
+        indices = set().union(*self._sites(word).values())
+        tree = _nested(rows, indices)
+        if condition is not None and isinstance(tree, ast.Call):
+            empty: ast.expr = ast.Dict([], []) if _kind_of(indices) == "dict" else ast.List([], ast.Load())
+            tree = call(tree.func, build.choice(condition, tree.args[0], empty))
+        self.declare(word, tree)
+        return _kind_of(indices)
 
     def _row(self, site: nodes.Node, source: Text, entries: Applications) -> ast.expr:
         if isinstance(site, nodes.Line) and site.repeats is not None:
@@ -216,6 +240,9 @@ class Containers(Modules):
         for tree in [base, *trials] if base is not None else trials:
             if self.scope.holds(tree, column):
                 return tree
+        growing = self._growing(base, column) if base is not None else None
+        if growing is not None:
+            return growing
         firsts = {e: v for e, v in column.items() if e[1][-1] == 0}
         rests = {e: v for e, v in column.items() if e[1][-1] > 0}
         if base is not None and firsts and rests and self.scope.holds(base, firsts):
@@ -225,6 +252,20 @@ class Containers(Modules):
                 return ast.IfExp(is_first, base, previous)
         self.scope.restore(state)
         return None
+
+    def _growing(self, base: ast.expr, column: Column) -> ast.expr | None:
+        """`in_channels + 32 * i`: channels to which every turn adds the same."""
+        turns = self._counter(self.scope.loops[-1].node)
+        starts = {e: v for e, v in column.items() if e[1][-1] == 0}
+        steps = {e: (v - starts[e[0], (*e[1][:-1], 0)]) / e[1][-1] for e, v in column.items() if e[1][-1] > 0}
+        index = self.scope.loop_variables()
+        same, step = constant_of(steps) if steps else (False, 0)
+        if not same or not index or step != int(step) or len(self.scope.loops) > 1:
+            return None
+        first = min(turns.values(), default=0)
+        turn: ast.expr = build.binary("-", index[0], ast.Constant(first)) if first else index[0]
+        tree = build.binary("+", base, build.binary("*", ast.Constant(int(step)), turn))
+        return tree if self.scope.holds(tree, column) else None
 
     def _list_parameters(self) -> list[str]:
         """The parameters of the definition that are lists of numbers."""
@@ -310,15 +351,28 @@ class Containers(Modules):
         return call("len", self.scope.translate(iterable))
 
 
-def _nested(rows: Rows) -> tuple[ast.expr, str]:
-    """`nn.ModuleList([...])`, or `nn.ModuleDict({...})` where the indices are not 0, 1, 2 ..."""
-    elements = {index: _nested(row)[0] if isinstance(row, dict) else row for index, row in rows.items()}
+def _kind_of(indices: set[Indices]) -> str:
+    """ "list" where the first indices are 0, 1, 2 ..., else "dict"."""
+    firsts = {index[0] for index in indices if index}
+    return "list" if firsts == set(range(len(firsts))) else "dict"
+
+
+def _nested(rows: Rows, indices: set[Indices]) -> ast.expr:
+    """`nn.ModuleList([...])` or `nn.ModuleDict({...})` of rows, which in the end has all these indices."""
+    if () in indices:
+        if len(indices) > 1:
+            raise Untranslatable("labels of several depths")
+        return rows[()]
+    elements: dict[int, ast.expr] = {}
+    for first in sorted({index[0] for index in rows}):
+        below = {index[1:]: tree for index, tree in rows.items() if index[0] == first}
+        elements[first] = _nested(below, {index[1:] for index in indices if index[0] == first})
     trees = list(elements.values())
-    if list(elements) != list(range(len(elements))):
+    if _kind_of(indices) == "dict":
         table = ast.Dict([ast.Constant(str(index)) for index in elements], trees)
-        return call("nn.ModuleDict", build.in_rows(table)), "dict"
+        return call("nn.ModuleDict", build.in_rows(table))
     alike = len({build.dump(tree) for tree in trees}) == 1 and not any(map(build.comment_of, trees))
     if alike and len(trees) > 1:
         turns = call("range", ast.Constant(len(trees)))
-        return call("nn.ModuleList", build.comprehension(trees[0], name("_"), turns)), "list"
-    return call("nn.ModuleList", build.in_rows(ast.List(trees, ast.Load()))), "list"
+        return call("nn.ModuleList", build.comprehension(trees[0], name("_"), turns))
+    return call("nn.ModuleList", build.in_rows(ast.List(trees, ast.Load())))

@@ -72,6 +72,11 @@ class Modules(Calls):
             self.scope.init.append(build.commented(build.assign("self." + word, tree), comment))
         return word
 
+    def undeclare(self, word: str) -> None:
+        """Take back the assignment of an attribute, which is about to be made anew."""
+        del self.attached[word]
+        self.scope.init = [s for s in self.scope.init if not build.assigns(s, word)]
+
     def shape_comment(self, entries: Applications) -> str:
         """In a model, the shape that a line makes."""
         last = list(entries.values())[-1].output
