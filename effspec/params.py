@@ -48,8 +48,8 @@ def initializer(kind: str, given: Mapping[str, object]) -> Initializer:
     return Initializer(kind, args)  # type: ignore[arg-type]
 
 
-ROOT_INIT = initializer("kaiming_normal", {"mode": "fan_out"})
-"""What `default.init` is where a model sets none."""
+ROOT_INIT = initializer("kaiming_normal", {})
+"""What `default.init` is where a model sets none: it keeps the variance, also of a classifier of few classes."""
 
 
 class Constant(NamedTuple):

@@ -18,10 +18,10 @@ from effspec import values
 HEAD = "effspec 1\n"
 
 
-def emitted(folder: Path, text: str, **settings: object) -> str:
+def emitted(folder: Path, text: str) -> str:
     path = folder / "net.eff"
     path.write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
-    source = effspec.compile(path, set=settings).emit("torch")
+    source = effspec.compile(path, model="Net").emit("torch")
     assert isinstance(source, str)
     return source
 
@@ -230,4 +230,128 @@ def test_a_group_of_modules_in_a_row_stands_where_it_is_used(tmp_path: Path) -> 
     assert rows == [
         "nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 8, 4, stride=4), norm=nn.BatchNorm2d(8))),  # 8 x 4 x 4",
         "nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(8), conv=nn.Conv2d(8, 16, 2, stride=2))),  # 16 x 2 x 2",
+    ]
+
+
+# Containers
+
+
+def test_lines_may_fill_one_container(tmp_path: Path) -> None:
+    """Out of order, by a line and by a loop; and in a choice, where the other side has none of it."""
+    source = emitted(
+        tmp_path,
+        """
+        block Basic(out, s = 1) {
+            residual = input if s == 1 and input.channels == out
+                       else input |> downsample[0]: conv(out, s = s, bias = false) |> downsample[1]: batch_norm()
+            conv1: conv(out, k = 3, s = s)
+            it + residual
+        }
+        model Net() on image: [3, 16, 16] {
+            down[1]: conv(4)
+            down[0]: conv(5, k = 3)
+            for i in 2 .. 3 { down[i]: conv(6) }
+            layer1: Basic() -> 6 x 2
+            layer2: Basic(s = 2 then 1) -> 12 x 2
+        }
+        """,
+    )
+    basic = definition(source, "Basic")
+    assert "if stride == 1 and in_channels == out_channels\n" in basic
+    assert "nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),\n" in basic
+    assert "nn.BatchNorm2d(out_channels),\n" in basic
+    assert "residual = x if self.active else self.downsample[1](self.downsample[0](x))\n" in basic
+    net = definition(source, "Net")
+    rows = [line.strip() for line in net.splitlines() if line.strip().startswith("nn.Conv2d(")]
+    assert rows == [
+        "nn.Conv2d(4, 5, 3, padding=1),  # 5 x 16 x 16",
+        "nn.Conv2d(3, 4, 1),  # 4 x 16 x 16",
+        "nn.Conv2d(5, 6, 1),  # 6 x 16 x 16",
+        "nn.Conv2d(6, 6, 1),  # 6 x 16 x 16",
+    ]
+    forward = [line.strip() for line in net[net.index("def forward(") :].splitlines() if "self.down[" in line]
+    assert forward == [f"x = self.down[{i}](x)" for i in (1, 0, 2, 3)]
+
+
+def test_channels_that_grow_by_the_turn(tmp_path: Path) -> None:
+    source = emitted(
+        tmp_path,
+        """
+        block Dense(n, growth = 12) {
+            for i in 1 .. n {
+                y = it |> layer[i]: conv(growth, k = 3)
+                [it, y] |> concat()
+            }
+        }
+        model Net() on image: [3, 16, 16] {
+            stem: conv(24)
+            a: Dense(4)
+            b: Dense(6)
+        }
+        """,
+    )
+    assert "nn.Conv2d(in_channels + 12 * (i - 1), 12, 3, padding=1) for i in range(1, n + 1)" in source
+
+
+def test_taps_of_single_turns(tmp_path: Path) -> None:
+    source = emitted(
+        tmp_path,
+        """
+        model Backbone() on image: [3, 32, 32] {
+            stem: conv(8)
+            for i, w in enumerate([8, 16, 24]) { stage[i]: conv(w, k = 3, s = 2) }
+            classifier: conv(10)
+        }
+        model Net() on image: [3, 32, 32] {
+            features = image |> backbone: Backbone().taps
+            [features.stem |> max_pool(k = 3, s = 2), features.stage[0]] |> concat()
+            head: conv(2)
+            output coarse = features.stage[2]
+            output fine = it
+        }
+        """,
+    )
+    assert definition(source, "Backbone").splitlines()[-6:] == [
+        "    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:",
+        "        stem = x = self.stem(x)",
+        "        stage0 = x = self.stage[0](x)",
+        "        x = self.stage[1](x)",
+        "        stage2 = self.stage[2](x)",
+        "        return stem, stage0, stage2",
+    ]
+
+
+# Initial values
+
+
+def test_one_law_for_all_weights_is_one_line(tmp_path: Path) -> None:
+    text = """
+        model Net() on image: [3, 16, 16] {{
+            {default}
+            a: conv(8, k = 3, bias = {bias})
+            global_avg_pool()
+            flatten()
+            fc: linear(10)
+        }}
+    """
+    plain = definition(emitted(tmp_path, text.format(default="", bias="true")), "Net")
+    assert plain[plain.index("        for module") : plain.index("\n\n    def forward")].splitlines() == [
+        "        for module in self.modules():",
+        "            if isinstance(module, nn.Conv2d | nn.Linear):",
+        '                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")',
+        "                if module.bias is not None:",
+        "                    nn.init.zeros_(module.bias)",
+    ]
+    by_kind = definition(
+        emitted(tmp_path, text.format(default='default init = kaiming_normal(mode = "fan_out")', bias="false")), "Net"
+    )
+    assert by_kind[by_kind.index("        for module") : by_kind.index("\n\n    def forward")].splitlines() == [
+        "        for module in self.modules():",
+        "            if isinstance(module, nn.Conv2d):",
+        "                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups",
+        "                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)",
+        "            elif isinstance(module, nn.Linear):",
+        "                nn.init.normal_(module.weight, std=(2 / module.out_features) ** 0.5)",
+        "            if isinstance(module, nn.Linear) and module.bias is not None:",
+        "                nn.init.zeros_(module.bias)",
     ]

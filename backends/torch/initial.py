@@ -36,11 +36,13 @@ def initialise(graph: Graph) -> list[ast.stmt]:
             if word == "weight" or node.op == "parameter":
                 owners.setdefault(_kind(node, parameter), []).append((_law(parameter.init), parameter))
     special: dict[Law, list[str]] = {}
-    branches: list[ast.If] = []
+    branches: dict[str, tuple[list[str], list[ast.stmt]]] = {}
     for kind, module in _MODULES.items():
         if kind in owners:
             common, _ = Counter(law for law, _ in owners[kind]).most_common(1)[0]
-            branches.append(ast.If(parse(f"isinstance(module, {module})"), _statements(common, kind), []))
+            body = _statements(common, kind)
+            modules, _ = branches.setdefault("".join(map(build.dump, body)), ([], body))
+            modules.append(module)
             for law, parameter in owners[kind]:
                 if law != common:
                     special.setdefault(law, []).append(parameter.path)
@@ -49,9 +51,7 @@ def initialise(graph: Graph) -> list[ast.stmt]:
             special.setdefault(law, []).append(parameter.path)
     loop: list[ast.stmt] = []
     if branches:
-        for first, second in pairwise(branches):
-            first.orelse = [second]
-        body = [branches[0], *_biases(graph)]
+        body = _by_module(list(branches.values()), [_MODULES[op] for op in _MODULES if _is_biased(op, graph)])
         loop.append(ast.For(build.store(name("module")), parse("self.modules()"), body, [], lineno=0))
     return loop + [_one_by_one(law, paths) for law, paths in special.items()]
 
@@ -63,12 +63,27 @@ def _kind(node: Node, parameter: Parameter) -> str:
     return node.op if node.op in _MODULES else "other"
 
 
-def _biases(graph: Graph) -> list[ast.stmt]:
-    biased = [module for op, module in _MODULES.items() if any(n.op == op and "bias" in n.parameters for n in graph)]
+def _is_biased(op: str, graph: Graph) -> bool:
+    return any(node.op == op and "bias" in node.parameters for node in graph)
+
+
+def _by_module(branches: list[tuple[list[str], list[ast.stmt]]], biased: list[str]) -> list[ast.stmt]:
+    """What is done to a module of each kind, and to the bias of those that have one."""
+    tests = [ast.If(_is_one_of(modules), body, []) for modules, body in branches]
+    for first, second in pairwise(tests):
+        first.orelse = [second]
     if not biased:
-        return []
-    test = parse(f"isinstance(module, {' | '.join(biased)}) and module.bias is not None")
-    return [ast.If(test, [ast.Expr(parse("nn.init.zeros_(module.bias)"))], [])]
+        return [tests[0]]
+    has_bias = parse("module.bias is not None")
+    zero: list[ast.stmt] = [ast.Expr(parse("nn.init.zeros_(module.bias)"))]
+    if len(branches) == 1 and set(biased) <= set(branches[0][0]):
+        tests[0].body.append(ast.If(has_bias, zero, []))
+        return [tests[0]]
+    return [tests[0], ast.If(ast.BoolOp(ast.And(), [_is_one_of(biased), has_bias]), zero, [])]
+
+
+def _is_one_of(modules: list[str]) -> ast.expr:
+    return parse(f"isinstance(module, {' | '.join(modules)})")
 
 
 def _one_by_one(law: Law, paths: list[str]) -> ast.stmt:
@@ -92,14 +107,21 @@ def _statements(law: Law, kind: str) -> list[ast.stmt]:
     weight = parse("module.weight")
     if not law.kind.startswith(("kaiming", "xavier")):
         return [ast.Expr(_draw(law, weight))]
-    fan, statement = _fan(law, kind)
     gain = Fraction(law.numbers["gain"])
+    if law.kind.startswith("kaiming") and _is_torch_s_own(law, gain) and kind != "conv_transpose":
+        return [ast.Expr(call(f"nn.init.{law.kind}_", weight, nonlinearity=ast.Constant("relu")))]
+    fan, statement = _fan(law, kind)
     scale = _root(gain * gain * (3 if law.kind.endswith("uniform") else 1), fan)
     if law.kind.endswith("normal"):
         draw = call("nn.init.normal_", weight, std=scale)
     else:
         draw = call("nn.init.uniform_", weight, ast.UnaryOp(ast.USub(), scale), scale)
     return [*statement, ast.Expr(draw)]
+
+
+def _is_torch_s_own(law: Law, gain: Fraction) -> bool:
+    """Whether torch's function means this law: inputs of an output, and the gain of a relu."""
+    return law.numbers.get("mode", "fan_in") == "fan_in" and abs(gain * gain - 2) < Fraction(1, 10**12)
 
 
 def _fan(law: Law, kind: str) -> tuple[ast.expr, list[ast.stmt]]:

@@ -36,7 +36,7 @@ class Loops(Conditions):
         column = self.scope.column(statement.iterable)
         if not column:
             return
-        if self._as_loop(statement, column, by_index=False):
+        if not self._is_tapped(statement) and self._as_loop(statement, column, by_index=False):
             return
         for index in range(self.one_count(column)):
             loop = Loop(statement, index, {target.id: ast.Constant(index) for target in statement.targets})
@@ -46,6 +46,12 @@ class Loops(Conditions):
             self.run(statement.body)
             self.names = {word: text for word, text in self.names.items() if word in outer}
             self.scope.loops.pop()
+
+    def _is_tapped(self, statement: nodes.For) -> bool:
+        """Whether somebody reads what single turns of the loop make."""
+        tapped = {word.split(".")[0] for word, _ in self.planner.taps_of(self.instances[0])}
+        labels = {part.name for part in nodes.descend(statement) if isinstance(part, nodes.Label)}
+        return bool(tapped & labels)
 
     def _as_loop(self, statement: nodes.For, column: Column, by_index: bool) -> bool:
         """Write a loop as one in Python, if that can be done; over indices where forward reads them anyway."""

@@ -10,7 +10,7 @@ from effspec.backends.torch.arguments import Argument
 from effspec.backends.torch.body import Class, Planner
 from effspec.backends.torch.build import call, name
 
-_DOC = "`repeats` blocks in a row, of which the first one changes width and resolution."
+_DOC = "`repeats` blocks in a row, of which the first one may change width and resolution."
 
 
 @dataclass(eq=False)

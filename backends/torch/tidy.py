@@ -186,13 +186,13 @@ def _return_taps(body: Translation, taps: list[tuple[str, Any]]) -> str:
 
 
 def _made_by(statement: ast.stmt) -> str:
-    """The label of an assignment of `self.label(...)`, else ""."""
-    function = (
-        statement.value.func if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call) else None
-    )
-    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "self":
-        return function.attr
-    return ""
+    """The label of an assignment of `self.label(...)`, or with the indices of `self.label[0](...)`; else ""."""
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    tree = value.func if isinstance(value, ast.Call) else None
+    indices = ""
+    while isinstance(tree, ast.Subscript) and isinstance(tree.slice, ast.Constant):
+        indices, tree = f"{tree.slice.value}{indices}", tree.value
+    return tree.attr + indices if isinstance(tree, ast.Attribute) and build.is_self(tree.value) else ""
 
 
 def _return_last(statements: list[ast.stmt]) -> list[ast.stmt]:
