@@ -30,8 +30,8 @@ Applications: TypeAlias = dict[Entry, Application]
 _SHORTCUT = "shortcut"
 # What a trial may change; lists and tables are copied.
 _STATE = (
-    "names", "statements", "attached", "rows", "containers", "current", "changed", "outputs", "shortcut", "loop_modules",
-    "loop_used", "collecting", "lengths",
+    "names", "statements", "attached", "rows", "containers", "current", "changed", "outputs", "shortcut",
+    "loop_modules", "loop_used", "collecting", "lengths",
 )  # fmt: skip
 
 

@@ -191,7 +191,7 @@ def _made_by(statement: ast.stmt) -> str:
     tree = value.func if isinstance(value, ast.Call) else None
     indices = ""
     while isinstance(tree, ast.Subscript) and isinstance(tree.slice, ast.Constant):
-        indices, tree = f"{tree.slice.value}{indices}", tree.value
+        indices, tree = str(tree.slice.value) + indices, tree.value
     return tree.attr + indices if isinstance(tree, ast.Attribute) and build.is_self(tree.value) else ""
 
 

@@ -1,6 +1,6 @@
 """EfficientNet, variant b0: input 3 x 224 x 224, 5,288,548 parameters, 0.39 G multiply-adds.
 
-Compiled by effspec from b0.eff, function 4b2d31466416; effspec digest 4bfffdeff343cc7a.
+Compiled by effspec from b0.eff, function 4b2d31466416; effspec digest edd263f58a896010.
 """
 
 from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def stage(
     stride: int = 1,
     **kwargs: int,
 ) -> nn.Sequential:
-    """`repeats` blocks in a row, of which the first one changes width and resolution."""
+    """`repeats` blocks in a row, of which the first one may change width and resolution."""
     first = block(in_channels, out_channels, stride=stride, drop=next(drops), **kwargs)
     rest = [block(out_channels, out_channels, drop=next(drops), **kwargs) for _ in range(repeats - 1)]
     return nn.Sequential(first, *rest)

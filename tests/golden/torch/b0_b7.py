@@ -1,6 +1,6 @@
 """EfficientNet, variant b7: input 3 x 600 x 600, 66,347,960 parameters, 37.75 G multiply-adds.
 
-Compiled by effspec from b0.eff, function 07d53b891864; effspec digest d4ba76f40910fd3e.
+Compiled by effspec from b0.eff, function 07d53b891864; effspec digest 91759cb24c63f90e.
 """
 
 from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def stage(
     stride: int = 1,
     **kwargs: int,
 ) -> nn.Sequential:
-    """`repeats` blocks in a row, of which the first one changes width and resolution."""
+    """`repeats` blocks in a row, of which the first one may change width and resolution."""
     first = block(in_channels, out_channels, stride=stride, drop=next(drops), **kwargs)
     rest = [block(out_channels, out_channels, drop=next(drops), **kwargs) for _ in range(repeats - 1)]
     return nn.Sequential(first, *rest)

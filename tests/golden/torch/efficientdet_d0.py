@@ -1,6 +1,6 @@
 """EfficientDet, variant d0: input 3 x 512 x 512, 3,880,067 parameters, 2.49 G multiply-adds.
 
-Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest ffa30e2c20afa5d6.
+Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest 92bcb18da6a7af90.
 """
 
 from collections.abc import Callable, Iterator
@@ -234,7 +234,7 @@ def stage(
     stride: int = 1,
     **kwargs: int,
 ) -> nn.Sequential:
-    """`repeats` blocks in a row, of which the first one changes width and resolution."""
+    """`repeats` blocks in a row, of which the first one may change width and resolution."""
     first = block(in_channels, out_channels, stride=stride, drop=next(drops), **kwargs)
     rest = [block(out_channels, out_channels, drop=next(drops), **kwargs) for _ in range(repeats - 1)]
     return nn.Sequential(first, *rest)
@@ -252,10 +252,9 @@ class EfficientDet(nn.Module):
         self.class_head = Head(classes * anchors)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         stage3, stage5, stage7 = self.backbone(x)

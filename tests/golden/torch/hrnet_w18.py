@@ -1,6 +1,6 @@
 """HRNet, variant w18: input 3 x 224 x 224, 21,299,004 parameters, 4.28 G multiply-adds.
 
-Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 4807537c40359ffe.
+Compiled by effspec from 13_hrnet.eff, function d5f79bf9f388; effspec digest 85b1b965b133f84b.
 """
 
 import torch
@@ -198,13 +198,10 @@ class HRNet(nn.Module):
         self.final = Final(1024, 2048)  # 2048 x 7 x 7
         self.classifier = nn.Linear(2048, classes)  # 1000
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=(2 / module.out_features) ** 0.5)
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem1(x)

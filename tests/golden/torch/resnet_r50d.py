@@ -1,6 +1,6 @@
 """ResNet, variant r50d: input 3 x 224 x 224, 25,576,264 parameters, 4.33 G multiply-adds.
 
-Compiled by effspec from 05_resnet.eff, function 298e2f1f604e; effspec digest 9232731e4e6508fa.
+Compiled by effspec from 05_resnet.eff, function 298e2f1f604e; effspec digest 2e88de2e18d0a739.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ class Bottleneck(nn.Module):
 def stage(
     block: Callable[..., nn.Module], in_channels: int, out_channels: int, repeats: int, stride: int = 1, **kwargs: int
 ) -> nn.Sequential:
-    """`repeats` blocks in a row, of which the first one changes width and resolution."""
+    """`repeats` blocks in a row, of which the first one may change width and resolution."""
     first = block(in_channels, out_channels, stride=stride, **kwargs)
     rest = [block(out_channels, out_channels, **kwargs) for _ in range(repeats - 1)]
     return nn.Sequential(first, *rest)
@@ -103,13 +103,10 @@ class ResNet(nn.Module):
         )
         self.fc = nn.Linear(2048, classes)  # 1000
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=(2 / module.out_features) ** 0.5)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward_features(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         features = {}

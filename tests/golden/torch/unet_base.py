@@ -1,6 +1,6 @@
 """UNet, variant base: input 3 x 256 x 256, 31,037,698 parameters, 48.17 G multiply-adds.
 
-Compiled by effspec from 15_unet.eff, function d96693a7ac0a; effspec digest dd2ba9adf2e3667d.
+Compiled by effspec from 15_unet.eff, function d96693a7ac0a; effspec digest de7d5b607df4650e.
 """
 
 import torch
@@ -60,11 +60,10 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(64, classes, 1)  # 2 x 256 x 256
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             elif isinstance(module, nn.ConvTranspose2d):
-                fan_out = module.weight[:, 0].numel()
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, std=(2 / fan_in) ** 0.5)
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -1,6 +1,6 @@
 """EfficientNetV2, variant s: input 3 x 384 x 384, 21,458,488 parameters, 8.37 G multiply-adds.
 
-Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest 2c155d2a25a155b3.
+Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest cb0bdf9b4690202b.
 """
 
 from collections.abc import Callable, Iterator
@@ -123,7 +123,7 @@ def stage(
     stride: int = 1,
     **kwargs: int,
 ) -> nn.Sequential:
-    """`repeats` blocks in a row, of which the first one changes width and resolution."""
+    """`repeats` blocks in a row, of which the first one may change width and resolution."""
     first = block(in_channels, out_channels, stride=stride, drop=next(drops), **kwargs)
     rest = [block(out_channels, out_channels, drop=next(drops), **kwargs) for _ in range(repeats - 1)]
     return nn.Sequential(first, *rest)
