@@ -355,3 +355,23 @@ def test_one_law_for_all_weights_is_one_line(tmp_path: Path) -> None:
         "            if isinstance(module, nn.Linear) and module.bias is not None:",
         "                nn.init.zeros_(module.bias)",
     ]
+
+
+# Constructor arguments
+
+
+def test_the_width_of_a_convolutional_head_is_an_argument(tmp_path: Path) -> None:
+    source = emitted(
+        tmp_path,
+        """
+        model Net(classes = 1000, width = 8) on image: [3, 16, 16] {
+            stem: conv(width, k = 3)
+            head: conv(classes)
+            relu()
+            global_avg_pool()
+            flatten()
+        }
+        """,
+    )
+    assert "def __init__(self, classes: int = 1000) -> None:\n" in definition(source, "Net")
+    assert "nn.Conv2d(8, classes, 1)" in source

@@ -16,7 +16,8 @@ from effspec.values import is_number
 # Operator arguments that may be chosen when the module is made; a width only where nothing reads the result's width.
 _RATES = {("dropout", "rate"), ("drop_path", "rate")}
 _WIDTHS = {("linear", "out"), ("conv", "out")}
-_KEEPS_WIDTH = frozenset(ACTIVATIONS) - {"softmax"} | {"dropout"}
+_WINDOWS = frozenset({"avg_pool", "max_pool", "global_avg_pool", "global_max_pool", "resize"})
+_KEEPS_WIDTH = frozenset(ACTIVATIONS) - {"softmax"} | _WINDOWS | {"dropout", "flatten"}
 
 
 def runtime_parameters(elaborated: Elaborated, live: set[int]) -> dict[str, Any]:
