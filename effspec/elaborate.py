@@ -15,7 +15,6 @@ from effspec.ir.graph import Graph, Output
 from effspec.layers import Bound, Instance
 from effspec.resolve import Definition, Module
 from effspec.scaling import Models
-from effspec.statements import snake_case
 from effspec.syntax import nodes
 
 
@@ -192,4 +191,4 @@ def elaborate(module: Module, request: Request | None = None) -> Elaborated:
     )
 
 
-__all__ = ["Elaborated", "ParameterValue", "Request", "Setting", "choose", "elaborate", "header", "snake_case"]
+__all__ = ["Elaborated", "ParameterValue", "Request", "Setting", "choose", "elaborate", "header"]

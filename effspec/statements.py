@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +13,8 @@ from effspec.frames import At, DefaultEntry, Frame, HookValue, Scope
 from effspec.ir.graph import Initializer, Output, Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Iteration, Layer, Taps, Tensor
+from effspec.names import written_name
 from effspec.syntax import nodes
-
-
-def snake_case(name: str) -> str:
-    """`ConvNorm` -> `conv_norm`: how an unlabelled block is called in paths."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 class Statements(Applier):
@@ -202,20 +197,7 @@ class Statements(Applier):
         if line.label is not None:
             return line.label.name, tuple(self.integer(index, frame, "a label's index") for index in line.label.indices)
         assert not isinstance(line.value, nodes.Group)
-        return self._written_name(line.value), ()
-
-    def _written_name(self, node: nodes.Expr) -> str:
-        while isinstance(node, nodes.Call):
-            node = node.function
-        if isinstance(node, nodes.Attribute):
-            name = node.name.id
-            if name == "taps":
-                return self._written_name(node.value)
-        elif isinstance(node, nodes.Name):
-            name = node.id
-        else:
-            return "layer"
-        return snake_case(name) if name[:1].isupper() else name
+        return written_name(line.value), ()
 
     def _apply_group(
         self,
@@ -267,7 +249,7 @@ class Statements(Applier):
         if step.label is not None:
             return step.label.name, tuple(self.integer(index, frame, "a label's index") for index in step.label.indices)
         assert not isinstance(step.layer, nodes.Group)
-        return self._written_name(step.layer), ()
+        return written_name(step.layer), ()
 
     def _run_bind(self, statement: nodes.Bind, frame: Frame) -> None:
         if isinstance(statement.value, nodes.For):
