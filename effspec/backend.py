@@ -168,13 +168,23 @@ def _offered(name: str) -> list[str]:
     return [entry.value for entry in entry_points(group=GROUP, name=name)]
 
 
+def _elsewhere(name: str) -> str | None:
+    """Which shipped targets have an option of that name."""
+    having = [other for other in BUILT_IN if name in find(other).options]
+    return f"it is an option of {' and '.join(having)}: drop it, or give --target {having[0]}" if having else None
+
+
 def choose(backend: Backend, given: Mapping[str, Choice]) -> dict[str, Choice]:
     """The backend's options with those given; EffspecError E0703 lists every unknown name and illegal value."""
     problems = []
     for name, value in given.items():
         option = backend.options.get(name)
         if option is None:
-            help = suggest(name, backend.options) or f"its options are {', '.join(backend.options) or 'none'}"
+            help = (
+                suggest(name, backend.options)
+                or _elsewhere(name)
+                or f"its options: {', '.join(backend.options) or 'none'}"
+            )
             problems.append(Diagnostic("E0703", f"target `{backend.name}` has no option `{name}`", help=help))
         elif not option.allows(value):
             message = f"option `{name}` of target `{backend.name}` cannot be `{value}`"

@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from effspec import __version__, progress
-from effspec.options import Commands, complete_spec, complete_target, json_option, point_options, spec_argument
+from effspec.options import (
+    Commands,
+    complete_choice,
+    complete_code,
+    complete_document,
+    complete_option,
+    complete_spec,
+    complete_target,
+    json_option,
+    point_options,
+    spec_argument,
+)
 
 if TYPE_CHECKING:
     from effspec.diagnostics import Diagnostic
@@ -90,13 +101,19 @@ def cli() -> None:
 @click.option("-o", "--output", metavar="PATH", help="Where to write; `-` is standard output.")
 @click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
 @click.option("--seed", metavar="N", type=int, help="Draws the initial values; 0 if not given.")
-@click.option("--fold", metavar="WHAT", help="Fold batch-norm (the default of onnx), linear branches too, or none.")
+@click.option(
+    "--fold", metavar="WHAT", shell_complete=complete_choice,
+    help="Fold batch-norm (the default of onnx), linear branches too, or none.",
+)  # fmt: skip
 @click.option("--no-fold", is_flag=True, help="The same as --fold none.")
-@click.option("--opset", metavar="N", type=int, help="ONNX operator set.")
+@click.option("--opset", metavar="N", type=int, shell_complete=complete_choice, help="ONNX operator set.")
 @click.option("--batch", metavar="N", type=int, help="A fixed batch size; left open otherwise.")
 @click.option("--dynamic", is_flag=True, help="Leave height and width open, where nothing depends on them.")
-@click.option("--dtype", metavar="TYPE", help="float32 or float64.")
-@click.option("--option", "options", metavar="NAME=VALUE", multiple=True, help="Any option of a target.")
+@click.option("--dtype", metavar="TYPE", shell_complete=complete_choice, help="float32 or float64.")
+@click.option(
+    "--option", "options", metavar="NAME=VALUE", multiple=True, shell_complete=complete_option,
+    help="Any option of a target.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite a file that was edited, or that effspec did not write.")
 @json_option
 def compile_command(
@@ -115,7 +132,7 @@ def compile_command(
     backend = backends.find(target)
     if seed is not None and (weights is not None or not backend.reads_weights):
         why = "--weights gives the numbers" if weights is not None else f"target {target} holds no numbers"
-        raise click.UsageError(f"--seed has no effect: {why}")
+        raise click.UsageError(f"--seed has no effect: {why}; drop it")
     _check_suffix(backend, output or "")
     given: dict[str, Any] = {
         "fold": "none" if no_fold else fold.replace("-", "_") if fold else None,
@@ -124,7 +141,7 @@ def compile_command(
     chosen = {name: value for name, value in given.items() if value is not None}
     for name, value in (_option(backend, text) for text in options):
         if name in chosen:
-            raise click.UsageError(f"the option {name} is given twice")
+            raise click.UsageError(f"the option {name} is given twice: keep one of them")
         chosen[name] = value
     compiled = _compiled(spec, variant, phi, settings, model)
     if output == "-":
@@ -140,12 +157,11 @@ def compile_command(
         say(line)
     say("  wrote " + " and ".join(f"{path} ({_size(path, backend.binary)})" for path in paths))
     if weights is not None and not backend.reads_weights:
-        how = (
-            f": model.load_state_dict(safetensors.torch.load_file({weights!r}))"
-            if weights.endswith(".safetensors")
-            else ""
-        )
-        say(f"  {weights} fits it{how}")
+        from effspec.weights.checkpoint import loading
+
+        state = loading(weights)
+        how = f"model.load_state_dict({state})" if state else "`effspec weights convert` makes a file that torch loads"
+        say(f"  {weights} fits it: {how}")
 
 
 def _check_suffix(backend: Any, output: str) -> None:
@@ -156,9 +172,18 @@ def _check_suffix(backend: Any, output: str) -> None:
         return
     for other in map(backends.find, backends.BUILT_IN):
         if output.endswith(other.suffix):
+            stem = output.removesuffix(other.suffix)
             raise click.UsageError(
-                f"{output} is called as what --target {other.name} makes, and the target is {backend.name}"
+                f"{output} is called as what --target {other.name} makes, and the target is {backend.name}: "
+                f"give --target {other.name}, or -o {stem}{backend.suffix}"
             )
+
+
+def _check_weights(output: str) -> None:
+    """Weights are written as safetensors, whatever the name says: so it may not say another format."""
+    stem, dot, suffix = output.rpartition(".")
+    if suffix in ("pth", "pt", "bin", "ckpt", "onnx", "npz", "h5", "msgpack") and dot and stem:
+        raise click.UsageError(f"{output} would hold safetensors, which its name does not say: -o {stem}.safetensors")
 
 
 def _option(backend: Any, text: str) -> tuple[str, Any]:
@@ -248,7 +273,7 @@ def show(
 
 
 @cli.command(short_help="Explain the code of an error, such as E0301.")
-@click.argument("code")
+@click.argument("code", shell_complete=complete_code)
 @json_option
 def explain(code: str, as_json: bool) -> None:
     """Explain a diagnostic's code (E0301): why it is an error, an example, and the repair."""
@@ -351,6 +376,7 @@ def convert(
     """Move a checkpoint of another code base to a spec's names, by structure and shape."""
     from effspec.commands.weights import convert as run
 
+    _check_weights(output)
     compiled = _compiled(spec, variant, phi, settings, model)
     for line in run(compiled, checkpoint, output, part=part, force=force):
         say(line)
@@ -369,13 +395,14 @@ def init(
     """Write a model's seeded initial values: the same numbers that every target starts from."""
     from effspec.commands.weights import initial
 
+    _check_weights(output)
     compiled = _compiled(spec, variant, phi, settings, model)
     for line in initial(compiled, output, seed=seed, force=force):
         say(line)
 
 
 @cli.command(short_help="Print the JSON Schema of a `--json` document.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_document)
 def schema(name: str | None) -> None:
     """Print the JSON Schema of a document that `--json` prints, or list their names."""
     from effspec.summary import DOCUMENTS

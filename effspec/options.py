@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -14,12 +15,15 @@ class Once(click.Command):
     """A command whose options are given once, unless they say that they are repeatable: click would take the last."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:
+        if ctx.resilient_parsing:
+            # A shell asks for the value of the last option: what stands before it is to be known.
+            args = args[:-1] if args and args[-1].startswith("-") else args
+        else:
             _, _, order = self.make_parser(ctx).parse_args(list(args))
             for position, option in enumerate(order):
                 single = isinstance(option, click.Option) and not option.multiple and not option.is_flag
                 if single and option in order[:position]:
-                    raise click.UsageError(f"{option.opts[-1]} is given twice", ctx)
+                    raise click.UsageError(f"{option.opts[-1]} is given twice: keep one of them", ctx)
         return super().parse_args(ctx, args)
 
 
@@ -39,20 +43,89 @@ def complete_spec(context: click.Context, parameter: click.Parameter, incomplete
     return [*names, CompletionItem(incomplete, type="file")]
 
 
-def complete_variant(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+def _modules(context: click.Context) -> list[Any]:
+    """The specs that the command line names so far, loaded; none where they do not load."""
     from effspec.diagnostics import EffspecError
     from effspec.resolve import load
 
     try:
-        return [name for name in load(context.params.get("spec") or "b0").variants if name.startswith(incomplete)]
-    except EffspecError:
+        return [load(name) for name in context.params.get("specs") or [context.params["spec"]]]
+    except (EffspecError, KeyError, TypeError):
         return []
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def complete_variant(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _beginning(incomplete, (name for module in _modules(context) for name in module.variants))
+
+
+def _models(context: click.Context) -> dict[str, Any]:
+    from effspec.syntax.nodes import Model
+
+    own = ((name, module.definitions[name]) for module in _modules(context) for name in module.exports())
+    return {name: definition for name, definition in own if isinstance(definition.node, Model)}
+
+
+def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _beginning(incomplete, _models(context))
+
+
+def complete_setting(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from effspec.signatures import defined
+
+    known = filter(None, map(defined, _models(context).values()))
+    return _beginning(incomplete, (f"{name}=" for signature in known for name in signature.parameters))
 
 
 def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     from effspec.backend import names
 
-    return [name for name in names() if name.startswith(incomplete)]
+    return _beginning(incomplete, names())
+
+
+def _target_options(context: click.Context) -> dict[str, Any]:
+    """The options of the target that the command line names, or of all."""
+    from effspec import backend
+    from effspec.diagnostics import EffspecError
+
+    written = context.get_parameter_source("target") is ParameterSource.COMMANDLINE
+    given = context.params.get("target") if written else None
+    try:
+        found = [backend.find(name) for name in ([given] if given else backend.BUILT_IN)]
+    except EffspecError:
+        return {}
+    return {name: option for one in found for name, option in one.options.items()}
+
+
+def _legal(option: Any) -> list[str]:
+    choices = option.choices or ((False, True) if isinstance(option.default, bool) else ())
+    return [str(value).lower() for value in choices]
+
+
+def complete_choice(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The values of a target's option that has an option of the command."""
+    option = _target_options(context).get(str(parameter.name))
+    return _beginning(incomplete, _legal(option)) if option is not None else []
+
+
+def complete_option(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    pairs = ((name, _legal(option) or [""]) for name, option in _target_options(context).items())
+    return _beginning(incomplete, (f"{name}={value}" for name, values in pairs for value in values))
+
+
+def complete_code(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from effspec.codes import CODES
+
+    return _beginning(incomplete.upper(), CODES)
+
+
+def complete_document(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from effspec.summary import DOCUMENTS
+
+    return _beginning(incomplete, DOCUMENTS)
 
 
 def spec_argument(command: F) -> F:
@@ -62,9 +135,11 @@ def spec_argument(command: F) -> F:
 def point_options(command: F) -> F:
     """Which point of which model."""
     for option in (
-        click.option("--model", metavar="NAME", help="Which model of the file, if it has several."),
         click.option(
-            "--set", "settings", metavar="NAME=VALUE", multiple=True,
+            "--model", metavar="NAME", shell_complete=complete_model, help="Which model of the file, if it has several."
+        ),
+        click.option(
+            "--set", "settings", metavar="NAME=VALUE", multiple=True, shell_complete=complete_setting,
             help='Give a parameter: a number, true, false, "text", [a, b] or a name of the file. Repeatable.',
         ),
         click.option("--phi", metavar="X", help="The coefficient of a compound scaling rule: any number."),

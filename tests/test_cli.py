@@ -194,6 +194,38 @@ def test_usage(effspec_: Any, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (
+            ("compile", "b0", "-o", "b0.onnx"),
+            "b0.onnx is called as what --target onnx makes, and the target is torch: give --target onnx, or -o b0.py",
+        ),
+        (("compile", "b0", "--seed", "3"), "--seed has no effect: target torch holds no numbers; drop it"),
+        (("compile", "b0", "--phi", "1", "--phi", "1"), "--phi is given twice: keep one of them"),
+        (
+            ("compile", "b0", "--target", "onnx", "--opset", "18", "--option", "opset=17"),
+            "the option opset is given twice: keep one of them",
+        ),
+        (
+            ("weights", "convert", "a.pth", "--spec", "b0", "-o", "d.pth"),
+            "d.pth would hold safetensors, which its name does not say: -o d.safetensors",
+        ),
+    ],
+)
+def test_contradictions(effspec_: Any, words: tuple[str, ...], said: str) -> None:
+    done = effspec_(*words)
+    assert done.status == 2 and done.err.splitlines()[-1] == f"Error: {said}"
+
+
+def test_an_option_of_another_target(effspec_: Any) -> None:
+    done = effspec_("compile", "b0", "--opset", "17")
+    assert done.status == 1 and done.err == (
+        "error[E0703]: target `torch` has no option `opset`\n"
+        "  = help: it is an option of onnx: drop it, or give --target onnx\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (("--variant", "B2"), "did you mean `b2`?"),
         (("--target", "ONNX"), "did you mean `onnx`?"),
         (("--set", "pad=same"), "a text stands in quotes: 'NAME=\"same\"'"),
@@ -612,6 +644,7 @@ def test_fmt(effspec_: Any) -> None:
 
 
 def test_weights_travel(effspec_: Any) -> None:
+    import torch
     from safetensors.numpy import load_file
 
     words = ("b0", "--phi", "-2")
@@ -628,7 +661,18 @@ def test_weights_travel(effspec_: Any) -> None:
     assert (one.status, two.status) == (0, 0), two.err
     assert Path("one.onnx").read_bytes() == Path("two.onnx").read_bytes()
     done = effspec_("compile", *words, "--weights", "a.safetensors", "-o", "a.py")
-    assert done.status == 0 and "a.safetensors fits it" in done.err
+    assert done.status == 0 and done.err.splitlines()[-1] == (
+        "  a.safetensors fits it: model.load_state_dict(safetensors.torch.load_file('a.safetensors'))"
+    )
+    # What is advised for a checkpoint of PyTorch does what it says.
+    torch.save(state, "a.pth")
+    torch.save({"epoch": 3, "state_dict": state}, "b.pth")
+    done = effspec_("compile", *words, "--weights", "a.pth", "-o", "a.py")
+    advice = done.err.splitlines()[-1].partition("fits it: model.load_state_dict(")[2].removesuffix(")")
+    assert advice == "torch.load('a.pth', weights_only=True)"
+    net.to_torch(seed=8).load_state_dict(eval(advice))
+    done = effspec_("compile", *words, "--weights", "b.pth", "-o", "a.py")
+    assert done.err.splitlines()[-1] == "  b.pth fits it: `effspec weights convert` makes a file that torch loads"
     done = effspec_("compile", "b0", "--weights", "a.safetensors", "-o", "b.py")
     assert done.status == 1 and "E0804" in done.err and not Path("b.py").exists()
     done = effspec_("compile", *words, "--weights", "a.safetensors", "-o", "a.safetensors", "--force")
@@ -648,7 +692,8 @@ def test_checkpoints_are_converted(effspec_: Any) -> None:
     )
     assert effspec_(*words, "lite0", "-o", "lite0.safetensors").status == 0, "what effspec wrote may be written again"
     assert effspec_(*words, "lite1", "-o", "x.safetensors").status == 1
-    done = effspec_(*words, "lite0", "-o", "timm.pth", "--force")
+    Path("timm.pth").rename("timm")  # a checkpoint is known by its content
+    done = effspec_("weights", "convert", "timm", *words[3:], "lite0", "-o", "timm", "--force")
     assert done.status == 1 and "E0714" in done.err
 
 
@@ -709,12 +754,31 @@ def test_completion_answers(here: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
         )
-        return {line.split(",", 1)[1] for line in done.stdout.splitlines()}
+        return {line.split(",", 1)[1] for line in done.stdout.splitlines() if line}
 
     assert "compile" in answers("comp")
     assert "efficientnet_lite" in answers("compile", "eff")
     assert answers("compile", "b0", "--variant", "tf_b7") == {"tf_b7"}
     assert answers("compile", "b0", "--target", "o") == {"onnx"}
+    Path("my.eff").write_text(
+        "effspec 1\nmodel Mine(classes = 2, width = 8) on image: [3, 8, 8] { conv(width + classes) }\n"
+        "variant good = Mine()\nvariant great = Mine(width = 9)\n"
+    )
+    for spec in ("my.eff", "./my.eff"):
+        assert answers("compile", spec, "--variant", "") == {"good", "great"}
+    assert answers("show", "my.eff", "--variant", "gr") == {"great"}
+    assert answers("show", "gone.eff", "--variant", "") == set()
+    assert answers("weights", "convert", "x.pth", "--spec", "my.eff", "--variant", "go") == {"good"}
+    assert answers("compile", "my.eff", "--set", "") == {"classes=", "width="}
+    assert answers("compile", "my.eff", "--model", "") == {"Mine"}
+    assert answers("compile", "my.eff", "--fold", "l") == {"linear"}
+    assert answers("compile", "my.eff", "--target", "torch", "--fold", "l") == set()
+    assert answers("compile", "my.eff", "--dtype", "") == {"float32", "float64"}
+    assert answers("compile", "my.eff", "--target", "onnx", "--option", "d") == {
+        "dynamic_size=false", "dynamic_size=true", "dtype=float32", "dtype=float64",
+    }  # fmt: skip
+    assert answers("explain", "e060") == {"E0601", "E0602", "E0603", "E0604", "E0605", "E0606"}
+    assert answers("schema", "c") == {"compile", "check"}
 
 
 def test_help_fits(effspec_: Any) -> None:

@@ -53,6 +53,17 @@ def load(path: str | os.PathLike[str], part: str | None = None) -> TensorFile:
     )
 
 
+def loading(path: str | os.PathLike[str]) -> str | None:
+    """The Python expression for the tensors of a checkpoint by name; None where its file holds more than them."""
+    file = load(path)
+    try:
+        if isinstance(file, safetensors.File):
+            return f"safetensors.torch.load_file({os.fspath(path)!r})"
+        return f"torch.load({os.fspath(path)!r}, weights_only=True)" if getattr(file, "bare", False) else None
+    finally:
+        file.close()
+
+
 def check_fits(file: TensorFile, parameters: Iterable[Parameter]) -> None:
     """Raise one E0804 that lists every missing, unexpected and wrongly shaped tensor, or return."""
     wanted = {parameter.path: parameter.shape for parameter in parameters}

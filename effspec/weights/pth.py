@@ -90,6 +90,7 @@ class File:
     """A checkpoint that is open for reading: `shapes` of its tensors in their order.
 
     `part` says which of several sets of weights is meant, by the key under which the file has it ("state_dict_ema").
+    `bare` says that the file is these tensors and nothing else.
     Raises E0801 (unreadable, or several sets and no `part`), E0802 (damaged) and E0803 (content that is refused).
     """
 
@@ -102,6 +103,7 @@ class File:
         try:
             value = self._read_zip() if is_zip(self._data[:4]) else self._read_legacy()
             self._tensors: Mapping[str, _Tensor] = self._choose(value, part)
+            self.bare = value == self._tensors
             for name, tensor in self._tensors.items():
                 self._check(name, tensor)
         except Damaged as error:
