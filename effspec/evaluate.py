@@ -88,9 +88,10 @@ class Evaluator:
     def charge(self, count: int, weight: int, span: Span) -> None:
         """Refuse what would be too much before any of it is expanded."""
         if self.steps + count * weight > MAX_STEPS:
+            repeats = f"{count:,} repeats of {weight:,} step{'s' * (weight != 1)}"
             self.fail(
                 "E0504",
-                f"too large: {count:,} repeats of {weight:,} steps" if count != 1 else f"too large: {weight:,} steps",
+                f"too large: {repeats if count != 1 else 'more steps than a spec may take'}",
                 span,
                 f"the budget is {MAX_STEPS:,} steps, {self.steps:,} are used",
                 help="repeat it fewer times; a scaling coefficient may be far too large",

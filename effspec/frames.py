@@ -11,7 +11,7 @@ from effspec.layers import Bound, Instance, Iteration
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
 
-MAX_STEPS = 250_000
+MAX_STEPS = 100_000
 MAX_NESTING = 64
 
 

@@ -168,7 +168,7 @@ LAYERS = "\n".join(
         "loop": HEAD
         + "model M() on image: [3, 8, 8] { for i in 0 ..< 60_000 { a[i]: conv(8); relu(); relu(); relu(); relu() } }",
         "nested loops": HEAD
-        + "model M() on image: [3, 8, 8] { for i in 0 ..< 9999 { for j in 0 ..< 9999 { relu() } } }",
+        + "model M() on image: [3, 8, 8] { for i in 0 ..< 9999 { for j in 0 ..< 9999 { clip(-1 - i, j) } } }",
         "nested lists": HEAD + "n = [[[0 for _ in 0..999] for _ in 0..999] for _ in 0..999]\n"
         "model M() on image: [len(n), 8, 8] { conv(8) }",
         "range": HEAD + "n = len(0 .. 10**12)\nmodel M() on image: [n, 8, 8] { conv(8) }",
