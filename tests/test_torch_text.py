@@ -375,3 +375,26 @@ def test_the_width_of_a_convolutional_head_is_an_argument(tmp_path: Path) -> Non
     )
     assert "def __init__(self, classes: int = 1000) -> None:\n" in definition(source, "Net")
     assert "nn.Conv2d(8, classes, 1)" in source
+
+
+def test_a_group_in_a_block_gets_the_width_of_its_result(tmp_path: Path) -> None:
+    source = emitted(
+        tmp_path,
+        """
+        block Basic(out, s = 1) {
+            same = s == 1 and input.channels == out
+            conv1: conv(out, k = 3, s = s)
+            shortcut = input if same else input |> downsample: { conv: conv(out, s = s); bn: batch_norm() }
+            it + shortcut
+        }
+        model Net() on image: [3, 16, 16] {
+            a: Basic() -> 8 x 2
+            b: Basic(s = 2 then 1) -> 12 x 2
+            c: Basic(s = 2 then 1) -> 16 x 2
+        }
+        """,
+    )
+    text = "".join(line.strip() for line in definition(source, "Basic").splitlines())
+    first = "conv=nn.Conv2d(in_channels, out_channels, 1, stride=stride)"
+    assert f"nn.Sequential(OrderedDict({first}, bn=nn.BatchNorm2d(out_channels)))" in text
+    assert "class Downsample" not in source

@@ -38,7 +38,7 @@ class Argument:
     """An argument of `__init__`: its value in each instance, and the default of the definition, if it is a literal.
 
     `key` is the parameter of the definition, `in` for the channels of the input, `inputs` for how many there are, or
-    `=name` where it was promoted.
+    `=name` where it was promoted; then `source` is what the spec says there.
     """
 
     key: str
@@ -46,6 +46,7 @@ class Argument:
     column: dict[Instance, Any]
     default: Any = _MISSING
     annotation: str = "int"
+    source: nodes.Expr | None = None
 
     @property
     def required(self) -> bool:
@@ -204,7 +205,23 @@ class Arguments(Columns):
             self.arguments["inputs"] = Argument("inputs", self.free("inputs"), column)
         return build.name(self.arguments["inputs"].name)
 
-    def promote(self, name: str, column: Column, default: Any = _MISSING) -> ast.expr:
+    def is_result_width(self, column: Column) -> bool:
+        """Whether a column is the width of the result, which no parameter says, in every instance."""
+        widths = {
+            (i, ()): i.output.type.shape[0]
+            for i in self.instances
+            if isinstance(i.output, Tensor) and i.output.type.shape
+        }
+        return "out" not in self.parameters and len(widths) == len(self.instances) and column == widths
+
+    def out_channels(self) -> ast.expr:
+        """The width of the result where no parameter says it."""
+        if "out" not in self.arguments:
+            column = {i: i.output.type.shape[0] for i in self.instances}
+            self.arguments["out"] = Argument("out", self.free("out_channels"), column)
+        return build.name(self.arguments["out"].name)
+
+    def promote(self, name: str, column: Column, default: Any = _MISSING, source: nodes.Expr | None = None) -> ast.expr:
         """A value that nothing here expresses: a new argument, which the caller has to express."""
         by_instance: dict[Instance, Any] = {}
         for (instance, _), value in column.items():
@@ -223,7 +240,7 @@ class Arguments(Columns):
         free = self.free(name)
         default = _TORCH_DEFAULTS.get(name, default)
         self.arguments["=" + free] = Argument(
-            "=" + free, free, by_instance, default, annotation_of(by_instance.values())
+            "=" + free, free, by_instance, default, annotation_of(by_instance.values()), source
         )
         return build.name(free)
 

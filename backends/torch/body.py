@@ -61,7 +61,7 @@ class Text:
 class Class:
     """A planned class of the emitted file; `out_channels` is the key of the argument that its result is wide.
 
-    With `inline` the file says this expression where it would make an object of the class.
+    With `inline` the file says this expression, its arguments filled in, where it would make an object of the class.
     """
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Mapping
 
 from effspec.backends.torch import build
@@ -27,16 +26,13 @@ class Calls(Loops):
         cls = next(iter(classes.values()))
         if any(other is not cls for other in classes.values()):
             raise Split({instance: id(other) for (instance, _), other in classes.items()})
-        if cls.inline is not None:
-            self.made = None
-            return copy.deepcopy(cls.inline)
         given: dict[str, ast.expr] = {}
         for argument in cls.arguments:
             column: Column = {entry: argument.column[child] for entry, child in children.items()}
             if argument.required or any(key(value) != key(argument.default) for value in column.values()):
                 given[argument.key] = self._argument(argument, column, entries, source)
         self.made = given.get(cls.out_channels) if cls.out_channels else None
-        return _call(cls, given)
+        return _inlined(cls, given) or _call(cls, given)
 
     def _argument(self, argument: Argument, column: Column, entries: Applications, source: Text) -> ast.expr:
         if argument.key == "in":
@@ -48,7 +44,13 @@ class Calls(Loops):
         drawn = self.draw(contextual, argument, entries) if contextual is not None else None
         if drawn is not None:
             return drawn
-        return self.scope.express(argument.key.lstrip("="), column, self.hint(argument.key, entries))
+        hint = self.hint(argument.key, entries) or self._shared_source(argument, entries)
+        return self.scope.express(argument.key.lstrip("="), column, hint)
+
+    def _shared_source(self, argument: Argument, entries: Applications) -> nodes.Expr | None:
+        """What a group says itself: it reads the names of the body around it."""
+        groups = all(a.child is not None and isinstance(a.child.node, nodes.Group) for a in entries.values())
+        return argument.source if groups else None
 
     def _how_many(self, tree: ast.expr) -> ast.expr | None:
         """How many elements a list of tensors in forward has, if its text says so."""
@@ -96,6 +98,16 @@ def _written(bound: Bound | None, instance: Instance) -> nodes.Node | None:
     if isinstance(bound.node, nodes.Argument):
         return bound.node.value if bound.node.then is None else None
     return bound.node
+
+
+def _inlined(cls: Class, given: Mapping[str, ast.expr]) -> ast.Call | None:
+    """The expression that a class stands for, if its arguments are names or numbers here."""
+    values = {a.name: given.get(a.key) or build.literal(a.default) for a in cls.arguments}
+    if cls.inline is None or not all(isinstance(tree, ast.Name | ast.Constant) for tree in values.values()):
+        return None
+    tree = build.substitute(cls.inline, values)
+    assert isinstance(tree, ast.Call)
+    return tree
 
 
 def _call(cls: Class, given: Mapping[str, ast.expr]) -> ast.Call:

@@ -47,13 +47,13 @@ def emit(unit: Unit) -> str:
 def _proven(unit: Unit, elaborated: Elaborated, plan: Plan) -> str:
     """The text of a plan, held to the closed list and replayed against the graph (`replay` does both)."""
     plan.run()
-    *blocks, model = [cls for cls in plan.classes if cls.inline is None]
+    *blocks, model = plan.classes
     model.init += initialise(elaborated.graph)
     split_features(model)
-    definitions: list[ast.stmt] = [_class(cls) for cls in blocks]
-    if plan.stage is not None:
-        definitions.append(plan.stage)
-    definitions.append(_class(model))
+    definitions: list[ast.stmt] = [*([plan.stage] if plan.stage is not None else []), _class(model)]
+    for cls in reversed(blocks):
+        if cls.inline is None or any(cls.name in build.free_names(user) for user in definitions):
+            definitions.insert(0, _class(cls))
     definitions = [*plan.functions.used(definitions), *definitions]
     parts = [_render(f"{word}.py.jinja", names=plan.helpers) for word in _HELPERS if word in plan.helpers]
     parts += [print_module([ast.fix_missing_locations(definition)]).rstrip("\n") for definition in definitions]

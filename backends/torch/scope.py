@@ -54,6 +54,8 @@ class Scope(Arguments):
         if isinstance(hint, nodes.Name) and hint.id in self.binders:
             word = hint.id
         name = self.python_name(word)
+        if name == "out_channels" and self.is_result_width(column):
+            return self.out_channels()
         name = "mid_channels" if name in ("in_channels", "out_channels") else name
         for argument in self.arguments.values():
             # What is promoted twice under one name and is equal everywhere is one argument.
@@ -61,7 +63,7 @@ class Scope(Arguments):
                 tree = build.name(argument.name)
                 if self.holds(tree, column):
                     return tree
-        return self.promote(name, column)
+        return self.promote(name, column, source=hint)
 
     def _said(self, column: Column, hint: nodes.Expr | None, tracked: ast.expr | None) -> ast.expr | None:
         """What the data flow or the spec says, if it replays."""

@@ -50,7 +50,7 @@ def finish(body: Translation, class_name: str) -> Class:
 
 
 def inline_chain(cls: Class) -> ast.Call | None:
-    """`nn.Sequential(OrderedDict(...))` for a class without arguments whose modules follow each other; else None."""
+    """`nn.Sequential(OrderedDict(...))` for a class whose modules follow each other; else None."""
     made: dict[str, ast.expr] = {}
     for statement in cls.init:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
@@ -67,7 +67,7 @@ def inline_chain(cls: Class) -> ast.Call | None:
         if not (tree is not None and _is_x(tree)):
             return None
         called += reversed(inner)
-    if cls.arguments or called != list(made):
+    if called != list(made):
         return None
     return build.call("nn.Sequential", build.call("OrderedDict", **made))
 
