@@ -19,7 +19,7 @@ from effspec.ops.bind import convert
 
 # The square root as the language computes it: 50 digits, then exact.
 _SQRT2 = Fraction(Decimal(2).sqrt(Context(prec=50)))
-_MODE = Argument("mode", "text", "fan_in", choices=("fan_in", "fan_out"))
+_MODE = Argument("mode", "text", "fan_in", choices=("fan_in", "fan_out", "fan_out_all"))
 
 INITIALIZERS: dict[str, tuple[Argument, ...]] = {
     "constant": (Argument("value", "real"),),
@@ -83,8 +83,8 @@ Distribution: TypeAlias = Constant | Normal | Uniform
 def fans(shape: tuple[int, ...], groups: int = 1) -> tuple[int, int]:
     """Fan in and fan out of a weight [out, in / groups, ...]: the inputs of an output element, the outputs of an input.
 
-    The fan out of a grouped convolution is out / groups * kh * kw, as TensorFlow and timm count it (`torch.nn.init`
-    leaves the groups out).  Raises OpError for a shape of fewer than two axes.
+    The fan out of a grouped convolution is out / groups * kh * kw, as TensorFlow and timm count it; `torch.nn.init`
+    leaves the groups out, which the mode `fan_out_all` does, too.  Raises OpError for a shape of fewer than two axes.
     """
     if len(shape) < 2:
         raise OpError(
@@ -112,8 +112,9 @@ def distribution(init: Initializer, shape: tuple[int, ...]) -> Distribution:
         case "uniform":
             return Uniform("uniform", number["low"], number["high"])
         case "kaiming_normal" | "kaiming_uniform" | "xavier_normal" | "xavier_uniform":
-            fan_in, fan_out = fans(shape, int(number.get("groups", 1)))
-            kaiming = fan_out if init.args.get("mode") == "fan_out" else fan_in
+            mode = init.args.get("mode")
+            fan_in, fan_out = fans(shape, 1 if mode == "fan_out_all" else int(number.get("groups", 1)))
+            kaiming = fan_in if mode == "fan_in" else fan_out
             fan = kaiming if "kaiming" in init.kind else (fan_in + fan_out) / 2
             std = number["gain"] / math.sqrt(fan)
             if init.kind.endswith("normal"):

@@ -130,16 +130,19 @@ def _fan(law: Law, kind: str) -> tuple[ast.expr, list[ast.stmt]]:
         into, out = "module.in_features", "module.out_features"
     elif kind == "conv":
         into = "module.weight[0].numel()"
-        out = "module.weight[0, 0].numel() * module.out_channels // module.groups"
+        out = "module.weight[0, 0].numel() * module.out_channels"
+        # `fan_out_all` is what torch calls fan_out: it leaves the groups out.
+        out += " // module.groups" if law.numbers.get("mode") != "fan_out_all" else ""
     else:
         into, out = "module.weight[0].numel()", "module.weight[:, 0].numel()"
     if law.kind.startswith("xavier"):
         return name("fan"), [build.assign("fan", parse(f"({into} + {out}) / 2"))]
     mode = str(law.numbers.get("mode", "fan_in"))
-    text = out if mode == "fan_out" else into
+    text = into if mode == "fan_in" else out
     if kind == "linear":
         return parse(text), []
-    return name(mode), [build.assign(mode, parse(text))]
+    fan = mode.removesuffix("_all")
+    return name(fan), [build.assign(fan, parse(text))]
 
 
 def _root(squared: Fraction, fan: ast.expr) -> ast.expr:
@@ -168,4 +171,5 @@ def _draw(law: Law, weight: ast.expr) -> ast.expr:
             reach = values["cut"] * values["std"]
             ends = {"a": build.literal(values["mean"] - reach), "b": build.literal(values["mean"] + reach)}
             return call("nn.init.trunc_normal_", weight, mean=numbers["mean"], std=numbers["std"], **ends)
-    return call(f"nn.init.{law.kind}_", weight, **{word: numbers[word] for word in ("mode",) if word in numbers})
+    mode = {"mode": build.literal(values["mode"].removesuffix("_all"))} if "mode" in values else {}
+    return call(f"nn.init.{law.kind}_", weight, **mode)
