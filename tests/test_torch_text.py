@@ -342,16 +342,18 @@ def test_one_law_for_all_weights_is_one_line(tmp_path: Path) -> None:
         "                if module.bias is not None:",
         "                    nn.init.zeros_(module.bias)",
     ]
-    by_kind = definition(
-        emitted(tmp_path, text.format(default='default init = kaiming_normal(mode = "fan_out")', bias="false")), "Net"
-    )
+    fan_out = 'default init = kaiming_normal(mode = "fan_out")'
+    out = definition(emitted(tmp_path, text.format(default=fan_out, bias="true")), "Net")
+    assert 'nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")\n' in out
+    grouped = text.format(default=fan_out, bias="false, groups = 3").replace("conv(8", "conv(9")
+    by_kind = definition(emitted(tmp_path, grouped), "Net")
     assert by_kind[by_kind.index("        for module") : by_kind.index("\n\n    def forward")].splitlines() == [
         "        for module in self.modules():",
         "            if isinstance(module, nn.Conv2d):",
         "                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups",
         "                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)",
         "            elif isinstance(module, nn.Linear):",
-        "                nn.init.normal_(module.weight, std=(2 / module.out_features) ** 0.5)",
+        '                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")',
         "            if isinstance(module, nn.Linear) and module.bias is not None:",
         "                nn.init.zeros_(module.bias)",
     ]
@@ -398,3 +400,31 @@ def test_a_group_in_a_block_gets_the_width_of_its_result(tmp_path: Path) -> None
     first = "conv=nn.Conv2d(in_channels, out_channels, 1, stride=stride)"
     assert f"nn.Sequential(OrderedDict({first}, bn=nn.BatchNorm2d(out_channels)))" in text
     assert "class Downsample" not in source
+
+
+def test_tensors_that_start_otherwise(tmp_path: Path) -> None:
+    """Alone or several, with the numbers of their own fans where torch has no word for the law."""
+    net = definition(
+        emitted(
+            tmp_path,
+            """
+            model Net() on image: [3, 16, 16] {
+                a: conv(8, k = 3)
+                b: conv(8, k = 3)
+                c: conv(8, k = 3, init = kaiming_uniform(gain = 1))
+                d[0]: conv(8, init = xavier_normal())
+                e: conv(8, init = normal(std = 0.01))
+                f: conv(8, init = normal(std = 0.01))
+            }
+            """,
+        ),
+        "Net",
+    )
+    first = net.index("        nn.init.uniform_(self.c.weight")
+    assert net[first : net.index("\n\n    def", first)].splitlines() == [
+        "        nn.init.uniform_(self.c.weight, -0.2041241452319315, 0.2041241452319315)",
+        '        for path in ("d.0.weight",):',
+        "            nn.init.normal_(self.get_parameter(path), mean=0.0, std=0.35355339059327373)",
+        '        for path in "e.weight", "f.weight":',
+        "            nn.init.normal_(self.get_parameter(path), mean=0, std=0.01)",
+    ]

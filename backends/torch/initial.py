@@ -12,6 +12,7 @@ from effspec.backends.torch import build
 from effspec.backends.torch.build import call, name, parse
 
 from effspec.ir.graph import Graph, Initializer, Node, Parameter
+from effspec.params import distribution
 
 
 class Law(NamedTuple):
@@ -31,10 +32,12 @@ _MODULES = {"conv": "nn.Conv2d", "conv_transpose": "nn.ConvTranspose2d", "linear
 def initialise(graph: Graph) -> list[ast.stmt]:
     """The last statements of the model's `__init__`: what all weights of a kind start as, then those that differ."""
     owners: dict[str, list[tuple[Law, Parameter]]] = {}
+    grouped = any("groups" in parameter.init.args for node in graph for parameter in node.parameters.values())
     for node in graph:
         for word, parameter in node.parameters.items():
             if word == "weight" or node.op == "parameter":
-                owners.setdefault(_kind(node, parameter), []).append((_law(parameter.init), parameter))
+                kind = _kind(node, parameter)
+                owners.setdefault(kind, []).append((_law(parameter.init, kind, grouped), parameter))
     special: dict[Law, list[str]] = {}
     branches: dict[str, tuple[list[str], list[ast.stmt]]] = {}
     for kind, module in _MODULES.items():
@@ -45,10 +48,10 @@ def initialise(graph: Graph) -> list[ast.stmt]:
             modules.append(module)
             for law, parameter in owners[kind]:
                 if law != common:
-                    special.setdefault(law, []).append(parameter.path)
+                    special.setdefault(_on_its_own(law, parameter), []).append(parameter.path)
     for law, parameter in owners.get("other", []):
         if law.kind != "constant" or (law.numbers["value"] != 1 and _is_scale(graph, parameter)):
-            special.setdefault(law, []).append(parameter.path)
+            special.setdefault(_on_its_own(law, parameter), []).append(parameter.path)
     loop: list[ast.stmt] = []
     if branches:
         body = _by_module(list(branches.values()), [_MODULES[op] for op in _MODULES if _is_biased(op, graph)])
@@ -87,7 +90,9 @@ def _is_one_of(modules: list[str]) -> ast.expr:
 
 
 def _one_by_one(law: Law, paths: list[str]) -> ast.stmt:
-    """A loop over the tensors that start otherwise than their kind."""
+    """What is done to the tensors that start otherwise than their kind."""
+    if len(paths) == 1 and all(word.isidentifier() for word in paths[0].split(".")):
+        return ast.Expr(_draw(law, parse(f"self.{paths[0]}")))
     listed = ast.Tuple([ast.Constant(path) for path in paths], ast.Load())
     draw = ast.Expr(_draw(law, parse("self.get_parameter(path)")))
     return ast.For(build.store(name("path")), listed, [draw], [], lineno=0)
@@ -98,8 +103,12 @@ def _is_scale(graph: Graph, parameter: Parameter) -> bool:
     return any(parameter in node.parameters.values() and node.op != "parameter" for node in graph)
 
 
-def _law(init: Initializer) -> Law:
-    return Law(init.kind, tuple(sorted((word, value) for word, value in init.args.items() if word != "groups")))
+def _law(init: Initializer, kind: str, grouped: bool) -> Law:
+    """The law of a weight; where nothing has groups a fan out is what torch calls so (`fan_out_all`)."""
+    values = {word: value for word, value in init.args.items() if word != "groups"}
+    if values.get("mode") == "fan_out" and (kind == "linear" or not grouped):
+        values["mode"] = "fan_out_all"
+    return Law(init.kind, tuple(sorted(values.items())))
 
 
 def _statements(law: Law, kind: str) -> list[ast.stmt]:
@@ -108,8 +117,8 @@ def _statements(law: Law, kind: str) -> list[ast.stmt]:
     if not law.kind.startswith(("kaiming", "xavier")):
         return [ast.Expr(_draw(law, weight))]
     gain = Fraction(law.numbers["gain"])
-    if law.kind.startswith("kaiming") and _is_torch_s_own(law, gain) and kind != "conv_transpose":
-        return [ast.Expr(call(f"nn.init.{law.kind}_", weight, nonlinearity=ast.Constant("relu")))]
+    if _is_torch_s_own(law) and kind != "conv_transpose":
+        return [ast.Expr(_draw(law, weight))]
     fan, statement = _fan(law, kind)
     scale = _root(gain * gain * (3 if law.kind.endswith("uniform") else 1), fan)
     if law.kind.endswith("normal"):
@@ -119,9 +128,18 @@ def _statements(law: Law, kind: str) -> list[ast.stmt]:
     return [*statement, ast.Expr(draw)]
 
 
-def _is_torch_s_own(law: Law, gain: Fraction) -> bool:
-    """Whether torch's function means this law: inputs of an output, and the gain of a relu."""
-    return law.numbers.get("mode", "fan_in") == "fan_in" and abs(gain * gain - 2) < Fraction(1, 10**12)
+def _is_torch_s_own(law: Law) -> bool:
+    """Whether torch's function means this law, with the gain of a relu; torch leaves the groups out of a fan."""
+    gain = Fraction(law.numbers["gain"]) if law.kind.startswith("kaiming") else 0
+    return law.numbers.get("mode") in ("fan_in", "fan_out_all") and abs(gain * gain - 2) < Fraction(1, 10**12)
+
+
+def _on_its_own(law: Law, parameter: Parameter) -> Law:
+    """The law of one tensor, of which the fans are known."""
+    if not law.kind.startswith(("kaiming", "xavier")) or _is_torch_s_own(law):
+        return law
+    known = distribution(parameter.init, parameter.shape)
+    return Law(known.kind, tuple((word, number) for word, number in known._asdict().items() if word != "kind"))
 
 
 def _fan(law: Law, kind: str) -> tuple[ast.expr, list[ast.stmt]]:
@@ -131,8 +149,7 @@ def _fan(law: Law, kind: str) -> tuple[ast.expr, list[ast.stmt]]:
     elif kind == "conv":
         into = "module.weight[0].numel()"
         out = "module.weight[0, 0].numel() * module.out_channels"
-        # `fan_out_all` is what torch calls fan_out: it leaves the groups out.
-        out += " // module.groups" if law.numbers.get("mode") != "fan_out_all" else ""
+        out += " // module.groups" if law.numbers.get("mode") == "fan_out" else ""
     else:
         into, out = "module.weight[0].numel()", "module.weight[:, 0].numel()"
     if law.kind.startswith("xavier"):
@@ -155,7 +172,7 @@ def _root(squared: Fraction, fan: ast.expr) -> ast.expr:
 
 
 def _draw(law: Law, weight: ast.expr) -> ast.expr:
-    """A law on one tensor, whose fans torch counts."""
+    """A law on one tensor."""
     values = law.numbers
     numbers = {word: build.literal(value) for word, value in values.items()}
     match law.kind:
@@ -171,5 +188,5 @@ def _draw(law: Law, weight: ast.expr) -> ast.expr:
             reach = values["cut"] * values["std"]
             ends = {"a": build.literal(values["mean"] - reach), "b": build.literal(values["mean"] + reach)}
             return call("nn.init.trunc_normal_", weight, mean=numbers["mean"], std=numbers["std"], **ends)
-    mode = {"mode": build.literal(values["mode"].removesuffix("_all"))} if "mode" in values else {}
-    return call(f"nn.init.{law.kind}_", weight, **mode)
+    mode = {"mode": ast.Constant("fan_out")} if values["mode"] == "fan_out_all" else {}
+    return call(f"nn.init.{law.kind}_", weight, **mode, nonlinearity=ast.Constant("relu"))
