@@ -130,7 +130,7 @@ def _statements(law: Law, kind: str) -> list[ast.stmt]:
 
 def _is_torch_s_own(law: Law) -> bool:
     """Whether torch's function means this law, with the gain of a relu; torch leaves the groups out of a fan."""
-    gain = Fraction(law.numbers["gain"]) if law.kind.startswith("kaiming") else 0
+    gain = Fraction(law.numbers["gain"]) if law.kind.startswith("kaiming") else Fraction(0)
     return law.numbers.get("mode") in ("fan_in", "fan_out_all") and abs(gain * gain - 2) < Fraction(1, 10**12)
 
 
