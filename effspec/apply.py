@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from effspec.calls import Calls
 from effspec.diagnostics import Label, Span
-from effspec.frames import MAX_NESTING, MAX_STEPS, Cell, Frame, Scope
+from effspec.frames import MAX_NESTING, MAX_STEPS, Frame, Scope
 from effspec.ir.graph import Graph, Node, Parameter, Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Instance, Iteration, Layer, Tensor, key
@@ -17,6 +17,7 @@ from effspec.ops.base import REQUIRED, Attributes, Op, OpError, show
 from effspec.ops.base import Tensor as Owned
 from effspec.ops.bind import bind as bind_operator
 from effspec.ops.bind import infer
+from effspec.origins import Head, labels
 from effspec.params import ROOT_INIT, distribution
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
@@ -39,6 +40,9 @@ class Applier(Calls):
         self.training = False
         self.stack: list[Layer] = []
         self.preparation: dict[str, dict[str, Any]] = {}
+        self.home = ""
+        self.running: list[Instance] = []
+        self.heads: dict[Instance, Head] = {}
         self.counting = False
         self._counted: dict[Any, Any] = {}
         self._operators: dict[Any, _Operator] = {}
@@ -83,13 +87,13 @@ class Applier(Calls):
         if entry is None:
             if name in ROOT_DEFAULTS:
                 return Bound(ROOT_DEFAULTS[name], how="contextual")
-            models = [part for part in self.trail if part]
+            models = [one.node.name.id for one in self.running if isinstance(one.node, nodes.Model)]
             self.fail(
                 "E0212",
                 f"`default.{name}` is not set",
                 span,
                 "read here",
-                help=f"set it in the model ({models[0] if models else 'its body'}): `default {name} = ...`, "
+                help=f"set it in the model ({models[-1] if models else 'its body'}): `default {name} = ...`, "
                 "or pass the argument",
             )
         owner = entry.frame
@@ -163,7 +167,8 @@ class Applier(Calls):
         if layer is not None and error.argument is not None and error.argument in layer.bound:
             node = layer.bound[error.argument].node
             span = node.span if node is not None and node.span.source is span.source else span
-        secondary, notes = self._given(error, layer, frame), []
+        secondary: list[Label] = []
+        notes: list[str] = []
         # A value of the wrong kind has nothing to do with what the layer is applied to.
         tensors = tensors if error.code != "E0408" else []
         for tensor, side in zip(tensors[:2], ("left", "right") if len(tensors) == 2 else ("it",), strict=False):
@@ -178,18 +183,8 @@ class Applier(Calls):
             help = f"{help}; guard a shortcut: `if it.shape == input.shape`"
         self.fail(error.code, error.message, span, secondary=tuple(secondary), notes=tuple(notes), help=help)
 
-    def _given(self, error: OpError, layer: Layer | None, frame: Frame) -> list[Label]:
-        """Where the request or a variant gives what the refused argument was computed from."""
-        bound = layer.bound.get(error.argument) if layer is not None and error.argument is not None else None
-        if bound is None or bound.node is None:
-            return []
-        names = [part.id for part in nodes.descend(bound.node) if isinstance(part, nodes.Name)]
-        cells = [(name, frame.scope.find(name)) for name in dict.fromkeys(names)]
-        return [
-            Label(cell.given, f"{name} is given here")
-            for name, cell in cells
-            if isinstance(cell, Cell) and cell.given is not None
-        ]
+    def origins(self, span: Span, shown: tuple[Label, ...]) -> tuple[Label, ...]:
+        return tuple(labels(span, self.running, self.heads, self.home, [label.span for label in shown]))
 
     def _maker(self, tensor: Tensor, frame: Frame) -> tuple[str | None, Span | None]:
         """The line of this body that made a tensor: a block that it applied, or an operator of its own."""
@@ -452,6 +447,7 @@ class Applier(Calls):
             if mark in self._counted:
                 return self._stand_in(self._counted[mark], path)
         self.trail.append(f"{path or node.name.id}")
+        self.running.append(instance)
         try:
             for parameter in node.parameters:
                 name = parameter.name.id
@@ -463,6 +459,7 @@ class Applier(Calls):
             self.run_body(node.body, inner)
         finally:
             self.trail.pop()
+            self.running.pop()
         instance.output = inner.it
         if mark is not None:
             self._counted[mark] = inner.it

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from effspec.diagnostics import Diagnostic, EffspecError, fail, suggest
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, fail, suggest
 from effspec.ir.graph import Graph, Parameter
 
 if TYPE_CHECKING:
@@ -174,21 +174,28 @@ def _elsewhere(name: str) -> str | None:
     return f"it is an option of {' and '.join(having)}: drop it, or give --target {having[0]}" if having else None
 
 
-def choose(backend: Backend, given: Mapping[str, Choice]) -> dict[str, Choice]:
-    """The backend's options with those given; EffspecError E0703 lists every unknown name and illegal value."""
+def choose(
+    backend: Backend, given: Mapping[str, Choice], places: Mapping[str, Span | None] | None = None
+) -> dict[str, Choice]:
+    """The backend's options with those given; EffspecError E0703 lists every unknown name and illegal value.
+
+    `places` says where they are given, for messages.
+    """
     problems = []
     for name, value in given.items():
         option = backend.options.get(name)
+        span = (places or {}).get(name)
+        label = Label(span) if span is not None else None
         if option is None:
             help = (
                 suggest(name, backend.options)
                 or _elsewhere(name)
                 or f"its options: {', '.join(backend.options) or 'none'}"
             )
-            problems.append(Diagnostic("E0703", f"target `{backend.name}` has no option `{name}`", help=help))
+            problems.append(Diagnostic("E0703", f"target `{backend.name}` has no option `{name}`", label, help=help))
         elif not option.allows(value):
             message = f"option `{name}` of target `{backend.name}` cannot be `{value}`"
-            problems.append(Diagnostic("E0703", message, help=f"it is {option.legal}"))
+            problems.append(Diagnostic("E0703", message, label, help=f"it is {option.legal}"))
     if problems:
         raise EffspecError(tuple(problems))
     return {name: option.default for name, option in backend.options.items()} | dict(given)

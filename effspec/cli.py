@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -143,6 +143,8 @@ def compile_command(
         if name in chosen:
             raise click.UsageError(f"the option {name} is given twice: keep one of them")
         chosen[name] = value
+    written = {"opset": opset, "batch": batch, "dtype": dtype, "fold": fold}
+    backends.choose(backend, chosen, dict(_places(chosen, written, options)))
     compiled = _compiled(spec, variant, phi, settings, model)
     if output == "-":
         _to_stdout(compiled, backend, weights, seed or 0, chosen)
@@ -177,6 +179,19 @@ def _check_suffix(backend: Any, output: str) -> None:
                 f"{output} is called as what --target {other.name} makes, and the target is {backend.name}: "
                 f"give --target {other.name}, or -o {stem}{backend.suffix}"
             )
+
+
+def _places(chosen: Iterable[str], written: Mapping[str, object], options: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Where the command line chooses each option of the target."""
+    from effspec.request import place
+
+    words = ["effspec", *click.get_current_context().find_root().obj]
+    texts = {text.partition("=")[0]: text for text in options}
+    for name in chosen:
+        if name in texts:
+            yield name, place(words, "--option", texts[name])
+        elif written.get(name) is not None:
+            yield name, place(words, f"--{name}", str(written[name]))
 
 
 def _check_weights(output: str) -> None:

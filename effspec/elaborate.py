@@ -5,11 +5,11 @@ A model is expanded twice where it asks for `at.blocks`: once to count its repea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, fail, suggest
 from effspec.frames import Cell, Frame, Given
 from effspec.ir.graph import Graph, Output
 from effspec.layers import Bound, Instance
@@ -59,6 +59,8 @@ class Request:
     variant: str | None = None
     model: str | None = None
     settings: tuple[Setting, ...] = ()
+    places: Mapping[str, Span] = field(default_factory=dict, compare=False)
+    """Where the variant and the model were written, for messages."""
 
 
 def choose(module: Module, request: Request, elaborator: Models) -> tuple[Definition, dict[str, Given]]:
@@ -68,31 +70,11 @@ def choose(module: Module, request: Request, elaborator: Models) -> tuple[Defini
     }
     if request.variant is not None:
         if request.variant not in module.variants:
-            known = ", ".join(module.variants) or "none"
-            raise EffspecError(
-                (
-                    Diagnostic(
-                        "E0601",
-                        f"{module.name} has no variant `{request.variant}`",
-                        notes=(f"its variants: {known}",),
-                        help=suggest(request.variant, module.variants),
-                    ),
-                )
-            )
+            raise _unknown(module, request, "variant", request.variant, module.variants)
         return elaborator.variant_arguments(request.variant, module)
     if request.model is not None:
         if request.model not in models:
-            known = ", ".join(models) or "none"
-            raise EffspecError(
-                (
-                    Diagnostic(
-                        "E0601",
-                        f"{module.name} has no model `{request.model}`",
-                        notes=(f"its models: {known}",),
-                        help=suggest(request.model, models),
-                    ),
-                )
-            )
+            raise _unknown(module, request, "model", request.model, models)
         return models[request.model], {}
     if len(models) != 1:
         what = (
@@ -103,9 +85,22 @@ def choose(module: Module, request: Request, elaborator: Models) -> tuple[Defini
     return next(iter(models.values())), {}
 
 
+def _unknown(module: Module, request: Request, what: str, name: str, known: Iterable[str]) -> EffspecError:
+    names = list(known)
+    return fail(
+        "E0601",
+        f"{module.name} has no {what} `{name}`",
+        request.places.get(what),
+        notes=(f"its {what}s: {', '.join(names) or 'none'}",),
+        help=suggest(name, names),
+    )
+
+
 def _start(module: Module, request: Request) -> tuple[Models, Definition, dict[str, Given]]:
     """An elaborator, the model that is asked for, and what its variant and the settings give."""
     elaborator = Models("")
+    elaborator.home = module.source.name
+    elaborator.several = request.variant is not None and len(module.variants) > 1
     definition, given = choose(module, request, elaborator)
     seen: dict[str, Setting] = {}
     for setting in request.settings:

@@ -38,6 +38,7 @@ class Evaluator:
     def __init__(self) -> None:
         self.steps = 0
         self.trail: list[str] = []
+        self.several = False
         self.recording = True
         self.readers: list[Cell | None] = []
         self._constants: dict[nodes.Constant, Any] = {}
@@ -72,10 +73,16 @@ class Evaluator:
         notes: tuple[str, ...] = (),
         help: str | None = None,
     ) -> NoReturn:
-        """Raise one diagnostic that shows the chain of lines that led here."""
+        """Raise one diagnostic that shows the chain of lines that led here, and where its values were given."""
         primary = Label(span, text) if span is not None else None
-        trail = tuple(self.trail) if len(self.trail) > 1 else ()
+        trail = tuple(self.trail) if len(self.trail) > 1 or self.several else ()
+        if span is not None:
+            secondary += self.origins(span, secondary)
         raise EffspecError((Diagnostic(code, message, primary, secondary, notes, help, trail),))
+
+    def origins(self, span: Span, shown: tuple[Label, ...]) -> tuple[Label, ...]:
+        """Where the values that an error is about were given."""
+        return ()
 
     @contextmanager
     def at_place(self, span: Span) -> Iterator[None]:
@@ -131,7 +138,7 @@ class Evaluator:
                 "E0503",
                 f"{what} is true or false, found {self.describe(value)}",
                 node.span,
-                help="compare it: `n > 0`" if values.is_number(value) else None,
+                help="compare it (`n > 0`), or give true or false" if values.is_number(value) else None,
             )
         return value
 
@@ -177,7 +184,8 @@ class Evaluator:
             return Layer({}, op=OPS[name])
         known = [*module.definitions, *module.namespaces, *OPS, *values.FUNCTIONS]
         # Names of files have been resolved: this one stands in a setting.
-        near = None if name in ("nan", "inf") else suggest(name, known)
+        yes = {"yes": "true", "on": "true", "True": "true", "no": "false", "off": "false", "False": "false"}.get(name)
+        near = f"write {yes}" if yes else None if name in ("nan", "inf") else suggest(name, known)
         quoted = "a number is finite" if name in ("nan", "inf") else f"a text stands in quotes: 'NAME=\"{name}\"'"
         self.fail("E0201", f"unknown name `{name}`", span, help=near or quoted)
 

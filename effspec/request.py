@@ -106,7 +106,15 @@ def from_words(
             problems += error.diagnostics
     if problems:
         raise EffspecError(tuple(problems))
-    return Request(variant, model, tuple(made))
+    named = {"variant": place(words, "--variant", variant), "model": place(words, "--model", model)}
+    return Request(variant, model, tuple(made), {what: span for what, span in named.items() if span is not None})
+
+
+def place(words: Sequence[str], option: str, text: str | None) -> Span | None:
+    """Where a command line gives an option this value."""
+    source, places = _command_line(words)
+    found = next(_occurrences(words, places, option, text), None) if text is not None else None
+    return Span(source, *found) if found is not None else None
 
 
 def _split(text: str, span: Span) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from effspec.ir.graph import Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Instance, Iteration, Layer, Taps, Tensor
 from effspec.ops.base import show
+from effspec.origins import Head
 from effspec.resolve import Definition, Module
 from effspec.statements import Statements
 from effspec.syntax import nodes
@@ -151,6 +152,8 @@ class Models(Statements):
         scaling = self.scaling_of(definition)
         cells: dict[str, Cell] = {}
         frame = Frame(definition.module, Scope(), instance, ModelContext(blocks), prefix=prefix, is_model=True)
+        self.heads[instance] = Head(cells, scaling.node if scaling is not None else None)  # type: ignore[arg-type]
+        self.running.append(instance)
         self.readers.append(None)
         try:
             if scaling is not None:
@@ -160,12 +163,13 @@ class Models(Statements):
             self._unknown_settings(given, cells, node, span)
             for cell in cells.values():
                 self.read(cell)
+            if scaling is not None:
+                hook_frame = frame.scope.find("")
+                for require in scaling.node.requires:  # type: ignore[union-attr]
+                    self.require(require, hook_frame)
         finally:
             self.readers.pop()
-        if scaling is not None:
-            hook_frame = frame.scope.find("")
-            for require in scaling.node.requires:  # type: ignore[union-attr]
-                self.require(require, hook_frame)
+            self.running.pop()
         for name, cell in cells.items():
             assert cell.bound is not None
             instance.arguments[name] = cell.bound
@@ -188,11 +192,13 @@ class Models(Statements):
         frame, cells = self.model_header(definition, given, instance, blocks, prefix, span)
         root = Cell("", node.span, None)
         self.readers.append(root)
+        self.running.append(frame.instance)
         try:
             self._model_inputs(node, frame, inputs)
             self.run_body(node.body, frame)
         finally:
             self.readers.pop()
+            self.running.pop()
         if inputs is None:
             rule = scaling.node if scaling is not None else None
             assert rule is None or isinstance(rule, nodes.Scaling)
@@ -229,7 +235,7 @@ class Models(Statements):
                 if word in defaults:
                     self.fail("E0302", f"{word} is given twice", argument.span)
                 defaults[word] = Given(Bound(self.evaluate(argument.value, file), argument), argument.span, "with")
-        self._cells(rule.parameters, rule_frame, given, defaults, cells, rule.name.id)
+        self._cells(rule.parameters, rule_frame, given, defaults, cells, rule.name.id, node.scaling)
         for name, cell in cells.items():
             frame.scope.names[name] = cell
         for hook in rule.hooks:
@@ -246,6 +252,7 @@ class Models(Statements):
         defaults: Mapping[str, Given],
         cells: dict[str, Cell],
         owner: str,
+        rule: nodes.Expr | None = None,
     ) -> None:
         for parameter in parameters:
             name = parameter.name.id
@@ -257,6 +264,14 @@ class Models(Statements):
                 cell.given = source.span
             elif parameter.default is not None:
                 cell = Cell(name, parameter.span, self._lazy(parameter, parameter.default, frame))
+            elif rule is not None:
+                self.fail(
+                    "E0304",
+                    f"{owner} needs its parameter `{name}`",
+                    rule.span,
+                    secondary=(Label(parameter.span, "it has no default"),),
+                    help=f"give it here: `with {owner}({_more(rule)}{name} = ...)`",
+                )
             else:
                 self.fail(
                     "E0304",
@@ -291,11 +306,14 @@ class Models(Statements):
             if not isinstance(shape, tuple) or not all(
                 isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape
             ):
+                small = isinstance(shape, tuple) and any(values.is_number(n) and n <= 0 for n in shape)
                 self.fail(
                     "E0502",
-                    f"an input's shape is a list of sizes, found {values.show(shape)}",
+                    f"the sizes of an input are positive, this came out as {values.show(shape)}"
+                    if small
+                    else f"an input's shape is a list of sizes, found {values.show(shape)}",
                     declared.shape.span,
-                    help="round what is not an integer",
+                    help=None if small else "round what is not an integer",
                 )
             if any(n > 2**31 for n in shape):
                 self.fail("E0505", f"a size is at most 2^31, found {values.show(shape)}", declared.shape.span)
@@ -365,6 +383,10 @@ class Models(Statements):
             )
         if problems:
             raise EffspecError(tuple(problems))
+
+
+def _more(rule: nodes.Expr) -> str:
+    return "..., " if isinstance(rule, nodes.Call) and rule.arguments else ""
 
 
 def _either(name: str, who: str, blockers: list[str]) -> str:

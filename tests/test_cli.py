@@ -215,14 +215,6 @@ def test_contradictions(effspec_: Any, words: tuple[str, ...], said: str) -> Non
     assert done.status == 2 and done.err.splitlines()[-1] == f"Error: {said}"
 
 
-def test_an_option_of_another_target(effspec_: Any) -> None:
-    done = effspec_("compile", "b0", "--opset", "17")
-    assert done.status == 1 and done.err == (
-        "error[E0703]: target `torch` has no option `opset`\n"
-        "  = help: it is an option of onnx: drop it, or give --target onnx\n"
-    )
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -45,6 +45,7 @@ LAYERS = (
     "effspec.resolve",
     "effspec.layers",
     "effspec.frames",
+    "effspec.origins",
     "effspec.evaluate",
     "effspec.calls",
     "effspec.apply",

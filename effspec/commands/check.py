@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
@@ -125,11 +125,14 @@ def _unknown_variants(module: Module) -> Iterator[Diagnostic]:
 
 
 def _once(diagnostics: list[Diagnostic]) -> Iterator[Diagnostic]:
-    """A mistake that every variant meets is reported once."""
-    seen = set()
+    """A mistake that several variants meet is reported once, with how many others meet it."""
+    groups: dict[object, list[Diagnostic]] = {}
     for diagnostic in diagnostics:
         place = diagnostic.primary.span if diagnostic.primary else None
         key = (diagnostic.code, diagnostic.message, place and (place.source.name, place.start))
-        if key not in seen:
-            seen.add(key)
-            yield diagnostic
+        groups.setdefault(key, []).append(diagnostic)
+    for first, *others in groups.values():
+        if others and first.trail:
+            start = f"{first.trail[0]} and {_counted(len(others), 'other', 'others')}"
+            first = replace(first, trail=(start, *first.trail[1:]))
+        yield first
