@@ -99,7 +99,7 @@ def test_an_argument_that_a_block_refuses(capfd: pytest.CaptureFixture[str]) -> 
             " { conv(n / 2) }\n  |                                           ^^^^^\n  = in variant m\n",
         ),
         (
-            "model M(n = 3) on image: [3, 8, 8] { a: conv(1 / 2); b: conv(n) }\nvariant m = M()\nvariant k = M(n = 4)\n",
+            "model M(n = 3) on image: [3, 8, 8] { a: conv(1 / 2); b: conv(n) }\nvariant m = M()\nvariant k = M(n=4)\n",
             "  = in variant m and 1 other\n",
         ),
     ],
