@@ -9,6 +9,7 @@ from typing import Any
 
 from effspec.cost import Cost
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, fail, suggest
+from effspec.elaborate import Request
 from effspec.passes import LINEAR_FOLD, run
 from effspec.pipeline import Compiled
 from effspec.scaling import Models
@@ -77,6 +78,7 @@ class _Measured:
         self.compiled = compiled
         self.module = compiled.module
         self.read: dict[str, int] = {}
+        self._others: dict[str, Cost] = {}
 
     @cached_property
     def folded(self) -> Cost:
@@ -107,10 +109,20 @@ class _Measured:
             return type(node)(*map(self._measured, vars(node).values()))
         return node
 
+    def _other(self, name: str) -> bool:
+        """Whether a name is that of a variant, which then is compiled."""
+        if name not in self.module.variants or name in self.module.bound_at:
+            return False
+        if name not in self._others:
+            self._others[name] = Compiled(self.module, Request(variant=name)).cost
+        return True
+
     def _measure(self, node: nodes.Expr) -> int | None:
         cost = self.compiled.cost
         if isinstance(node, nodes.Attribute) and isinstance(node.value, nodes.Name) and node.value.id == "folded":
             cost, name = self.folded, node.name.id
+        elif isinstance(node, nodes.Attribute) and isinstance(node.value, nodes.Name) and self._other(node.value.id):
+            cost, name = self._others[node.value.id], node.name.id
         elif isinstance(node, nodes.Name):
             name = node.id
         elif isinstance(node, nodes.Call):

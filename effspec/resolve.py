@@ -303,6 +303,11 @@ class _File:
             case nodes.Attribute(value=nodes.Name(id="folded"), name=word):
                 help = suggest(word.id, [*EXPECT_NUMBERS, "count"])
                 self.problems.add("E0902", f"`folded` has no `{word.id}`", word.span, help=help)
+            case nodes.Attribute(value=nodes.Name(id=name), name=word) if self._is_variant(name):
+                if word.id not in EXPECT_NUMBERS:
+                    text = f"of another variant an expectation reads {', '.join(EXPECT_NUMBERS)}"
+                    help = suggest(word.id, EXPECT_NUMBERS)
+                    self.problems.add("E0902", f"a variant has no `{word.id}`", word.span, text, help=help)
             case nodes.Call(function=nodes.Attribute(value=nodes.Name(id="folded"), name=word)) if word.id == "count":
                 self._count(node, walker)
             case nodes.Call(function=nodes.Name(id=name)) if name in EXPECT_CALLS:
@@ -314,10 +319,14 @@ class _File:
                 self._expectation(node.operand, walker)
             case nodes.Name(id=name) if name not in self.module.bound_at and name not in PREDECLARED:
                 help = suggest(name, [*EXPECT_NUMBERS, *EXPECT_CALLS, "folded"])
+                help = f"write `{name}.params`, or another of its numbers" if self._is_variant(name) else help
                 known = f"an expectation reads {', '.join((*EXPECT_NUMBERS, 'count(...)', 'equals(...)', 'folded'))}"
                 self.problems.add("E0902", f"unknown name `{name}`", node.span, known, help=help)
             case _:
                 walker.expression(node, Context(Scope()))
+
+    def _is_variant(self, name: str) -> bool:
+        return name in self.module.variants and name not in self.module.bound_at
 
     def _count(self, node: nodes.Call, walker: Walker) -> None:
         """`count("conv")` and `equals("timm/efficientnet_b0")` take one text; an operator that is counted exists."""
