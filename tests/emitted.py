@@ -79,6 +79,8 @@ CASES = [
     _case("15_unet", "base", widths=[8, 16, 24], size=32),
     _case("16_classic", "vgg16", size=32, depths=[1, 2, 1, 1, 1], classes=10),
     _case("16_classic", "googlenet"),
+    _case("mobilenet_v1", "w125"),
+    _case("mobilenet_v2", "w110_d120", size=75),
     Case("tests/examples/b0", None, {"size": 64}),
 ]
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)

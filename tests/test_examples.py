@@ -35,7 +35,7 @@ def test_a_variant_meets_its_expectations(path: Path, variant: str) -> None:
 
 def test_the_examples_are_all_here() -> None:
     assert len(EXAMPLES) == 17
-    assert [path.stem for path in SHIPPED] == ["b0", "efficientnet_lite", "efficientnet_v2"]
+    assert {"b0", "efficientnet_lite", "efficientnet_v2"} <= {path.stem for path in SHIPPED}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
