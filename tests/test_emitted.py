@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from effspec.backends.torch.replay import replay
+from effspec.backends.torch.proof.replay import replay
 
 from effspec.ir.graph import leaves
 from effspec.params import Distribution, distribution

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from effspec.backends.torch.emit import _proven
-from effspec.backends.torch.plan import Plan
+from effspec.backends.torch.plan.classes import Plan
 
 import effspec
 from effspec.resolve import load

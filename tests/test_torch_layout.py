@@ -12,7 +12,7 @@ import tokenize
 from pathlib import Path
 
 import pytest
-from effspec.backends.torch.layout import print_expression, print_module, print_statement
+from effspec.backends.torch.text.layout import print_expression, print_module, print_statement
 
 WRITTEN = sorted((Path(__file__).parent / "golden" / "written").glob("*.py"))
 RUFF = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120"]

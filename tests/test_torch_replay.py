@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from effspec.backends.torch.guard import check_identifier, check_source
-from effspec.backends.torch.replay import ReplayMismatch, construct, replay
-from effspec.backends.torch.tensors import Session, Tensor
-from effspec.backends.torch.values import Value, Values
+from effspec.backends.torch.proof.guard import check_identifier, check_source
+from effspec.backends.torch.proof.replay import ReplayMismatch, construct, replay
+from effspec.backends.torch.proof.tensors import Session, Tensor
+from effspec.backends.torch.proof.values import Value, Values
 from torch.nn import functional as F
 
 import effspec

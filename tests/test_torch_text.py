@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from effspec.backends.torch import build
-from effspec.backends.torch.fns import ROUNDINGS
-from effspec.backends.torch.repeats import progression
+from effspec.backends.torch.plan.fns import ROUNDINGS
+from effspec.backends.torch.plan.repeats import progression
 
 import effspec
 from effspec import values

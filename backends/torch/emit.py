@@ -7,13 +7,13 @@ from functools import cache
 
 import jinja2
 from effspec.backends.torch import build
-from effspec.backends.torch.body import Class
-from effspec.backends.torch.columns import Split, Untranslatable
-from effspec.backends.torch.features import split_features
-from effspec.backends.torch.initial import initialise
-from effspec.backends.torch.layout import print_module
-from effspec.backends.torch.plan import Plan
-from effspec.backends.torch.replay import replay
+from effspec.backends.torch.plan.body import Class
+from effspec.backends.torch.plan.classes import Plan
+from effspec.backends.torch.plan.columns import Split, Untranslatable
+from effspec.backends.torch.plan.features import split_features
+from effspec.backends.torch.plan.initial import initialise
+from effspec.backends.torch.proof.replay import replay
+from effspec.backends.torch.text.layout import print_module
 
 from effspec.backend import Unit
 from effspec.elaborate import Elaborated

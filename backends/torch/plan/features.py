@@ -1,0 +1,271 @@
+"""`forward_features`: the maps of a model's labelled lines, where forward is a trunk and a head."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from effspec.backends.torch import build
+from effspec.backends.torch.build import call, name
+from effspec.backends.torch.plan.body import Class
+from effspec.backends.torch.plan.columns import Untranslatable
+
+_FEATURES = "features"
+# What ends a trunk: the mean (or maximum) over the whole image, and what makes a vector of it.
+_POOLING = frozenset({"mean", "amax", "adaptive_avg_pool2d", "flatten"})
+
+# The path of a label in pieces, of which a variable of a loop is one.
+Path: TypeAlias = "list[str | ast.Name]"
+
+
+def split_features(model: Class) -> None:
+    """Divide `forward` after the last labelled line of the trunk; models of another form keep theirs whole."""
+    trunk = _Trunk(model)
+    if _FEATURES in trunk.assigned:
+        return
+    for statement in model.forward:
+        try:
+            trunk.take(statement)
+        except Untranslatable:
+            break
+    rest = model.forward[trunk.kept :]
+    if trunk.last is None or trunk.count < 2 or not trunk.is_head(rest):
+        return
+    body = [build.assign(_FEATURES, ast.Dict([], [])), *trunk.done[: trunk.written], ast.Return(name(_FEATURES))]
+    inputs = [ast.arg("self"), *[ast.arg(word, build.parse(kind)) for word, kind in model.forward_args]]
+    model.methods.append(
+        ast.FunctionDef(
+            name="forward_features",
+            args=ast.arguments([], inputs, None, [], [], None, []),
+            body=body,
+            decorator_list=[],
+            returns=build.parse("dict[str, torch.Tensor]"),
+            lineno=0,
+        )
+    )
+    made: ast.expr = build.parse("self.forward_features(x)")
+    start: list[ast.stmt] = []
+    if trunk.asides:
+        start = [build.assign(_FEATURES, made), *trunk.asides]
+        made = name(_FEATURES)
+    value = ast.Subscript(made, ast.Constant(trunk.last), ast.Load())
+    model.forward = [*start, build.assign("x", value), *rest]
+
+
+@dataclass(eq=False)
+class _Trunk:
+    """The statements of forward up to the head, with a place in `features` for each labelled value."""
+
+    model: Class
+    done: list[ast.stmt] = field(default_factory=list)
+    # How many statements of forward, and of `done`, end in the value of the label `last`.
+    kept: int = 0
+    written: int = 0
+    last: str | None = None
+    count: int = 0
+    # Statements of training that read the value of a label: they stay in forward.
+    asides: list[ast.If] = field(default_factory=list)
+    taken: int = 0
+
+    def __post_init__(self) -> None:
+        parts = [part for statement in self.model.forward for part in ast.walk(statement)]
+        self.assigned = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+    def take(self, statement: ast.stmt) -> None:
+        """Add a statement of forward; raises Untranslatable where the trunk ends."""
+        self.taken += 1
+        if _is_training(statement):
+            if self.kept != self.taken - 1 or self.last is None or self.asides_read(statement):
+                raise Untranslatable("an output of training that is not of a label")
+            self._aside(ast.Subscript(name(_FEATURES), ast.Constant(self.last), ast.Load()), statement)
+            self.kept = self.taken
+            return
+        last: Path | None
+        if isinstance(statement, ast.For):
+            written, last = self._loop(statement)
+        else:
+            written, last = self._plain(statement, {})
+        self.done.append(written)
+        if last is not None:
+            self.kept, self.written, self.last = self.taken, len(self.done), self._at_last(last)
+
+    def _aside(self, feature: ast.expr, statement: ast.stmt) -> None:
+        """A statement of training, after the trunk, with those before it under one `if`."""
+        moved = _Reading(feature).visit(build.copied(statement))
+        if self.asides:
+            self.asides[0].body += moved.body
+        else:
+            self.asides.append(moved)
+
+    def asides_read(self, statement: ast.stmt) -> bool:
+        """Whether a statement reads more than the current value."""
+        read = {
+            part.id for part in ast.walk(statement) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+        }
+        return bool(read & self.assigned - {"x"})
+
+    def is_head(self, rest: Iterable[ast.stmt]) -> bool:
+        """Whether what is left starts with the pooling of the whole map."""
+        for statement in rest:
+            if not self._is_function(statement):
+                return False
+            if _is_pooling(statement):
+                return True
+        return False
+
+    # One statement
+
+    def _plain(self, statement: ast.stmt, labels: dict[str, Path]) -> tuple[ast.stmt, Path | None]:
+        """A statement of a trunk, and the label of `x` after it, if it has one."""
+        if isinstance(statement, ast.If) and not statement.orelse and labels:
+            body = [self._plain(inner, labels)[0] for inner in statement.body]
+            return ast.If(statement.test, body, []), None
+        path = _label(statement, labels)
+        if path is not None and isinstance(statement, ast.Assign):
+            self.count += 1
+            place = ast.Subscript(name(_FEATURES), _key(path), ast.Store())
+            return ast.Assign([place, name("x")], statement.value, lineno=0), path
+        if not self._is_function(statement) or _is_pooling(statement):
+            raise Untranslatable("no statement of a trunk")
+        return statement, None
+
+    def _is_function(self, statement: ast.stmt) -> bool:
+        """Whether a statement is `x = f(x)`."""
+        if not isinstance(statement, ast.Assign) or not _is_x(statement.targets[0]):
+            return False
+        return not build.free_names(statement.value) & (self.assigned - {"x"})
+
+    # Loops over modules
+
+    def _loop(self, statement: ast.For) -> tuple[ast.stmt, Path | None]:
+        target, iterable, labels = _through_modules(statement)
+        self.count += 1
+        last: Path | None = None
+        body = []
+        for inner in statement.body:
+            written, last = self._plain(inner, labels)
+            body.append(written)
+        return ast.For(build.store(target), iterable, body, [], lineno=0), last
+
+    def _at_last(self, path: Path) -> str:
+        """The path of a label after the last turn of its loop."""
+        words = [piece for piece in path if isinstance(piece, str)]
+        if len(words) == len(path):
+            return ".".join(words)
+        for statement in self.model.init:
+            match statement:
+                case ast.Assign(targets=[ast.Attribute(attr=word)], value=value) if word == words[0]:
+                    return f"{word}.{_last_key(value)}"
+        raise Untranslatable("a container that is not there")
+
+
+def _through_modules(statement: ast.For) -> tuple[ast.expr, ast.expr, dict[str, Path]]:
+    """The head of a loop over modules with a variable for the place, and the path of each module variable."""
+    target, iterable = statement.target, statement.iter
+    match target, iterable:
+        case ast.Tuple(elts=[ast.Name() as index, inner]), ast.Call(func=ast.Name(id="enumerate"), args=[listed, *_]):
+            return target, iterable, _labels(inner, listed, index)
+        case ast.Name() as variable, ast.Call(func=ast.Attribute(value=ast.Attribute() as table, attr="values")):
+            place = _variable("name", variable)
+            items = call(build.attribute(table, "items"))
+            return ast.Tuple([place, variable], ast.Load()), items, {variable.id: [table.attr, place]}
+    index = _variable("i", target)
+    return ast.Tuple([index, target], ast.Load()), call("enumerate", iterable), _labels(target, iterable, index)
+
+
+def _variable(word: str, target: ast.expr) -> ast.Name:
+    """A variable beside those of a loop."""
+    return name(word + "_" if word in build.free_names(target) else word)
+
+
+def _labels(target: ast.expr, iterable: ast.expr, index: ast.Name) -> dict[str, Path]:
+    """The paths of the variables of a loop that counts its turns."""
+    match iterable:
+        case ast.Call(func=ast.Name(id="zip"), args=lists) if isinstance(target, ast.Tuple):
+            pairs = list(zip(target.elts, lists, strict=True))
+        case _:
+            pairs = [(target, iterable)]
+    found: dict[str, Path] = {}
+    for variable, listed in pairs:
+        match variable, listed:
+            case ast.Name(id=word), ast.Attribute(value=ast.Name(id="self"), attr=label):
+                found[word] = [label, index]
+            case _:
+                raise Untranslatable("a loop over more than lists of modules")
+    return found
+
+
+def _label(statement: ast.stmt, labels: dict[str, Path]) -> Path | None:
+    """The path of `x = self.label(x)`, `x = self.label[i](x)` or `x = module(x)` with a variable of a loop."""
+    match statement:
+        case ast.Assign(targets=[target], value=ast.Call(func=function, args=[argument], keywords=[])):
+            if not (_is_x(target) and _is_x(argument)):
+                return None
+        case _:
+            return None
+    match function:
+        case ast.Name(id=word):
+            return labels.get(word)
+        case ast.Attribute(value=ast.Name(id="self"), attr=word):
+            return [word]
+        case ast.Subscript(value=ast.Attribute(value=ast.Name(id="self"), attr=word), slice=ast.Name() as index):
+            return [word, index]
+        case ast.Subscript(value=ast.Attribute(value=ast.Name(id="self"), attr=word), slice=ast.Constant(value=index)):
+            return [word, str(index)]
+    return None
+
+
+def _key(path: Path) -> ast.expr:
+    """The path as a text: `"stem"`, or `f"stage.{name}"`."""
+    words = [piece for piece in path if isinstance(piece, str)]
+    if len(words) == len(path):
+        return ast.Constant(".".join(words))
+    pieces: list[ast.expr] = []
+    for position, piece in enumerate(path):
+        dot = "." if position + 1 < len(path) else ""
+        pieces.append(ast.Constant(piece + dot) if isinstance(piece, str) else ast.FormattedValue(piece, -1))
+    return ast.JoinedStr(pieces)
+
+
+def _last_key(container: ast.expr) -> str:
+    """The name of the last module of a container, as `__init__` makes it."""
+    match container:
+        case ast.Call(args=[ast.Dict(keys=[*_, ast.Constant(value=key)])]):
+            return str(key)
+        case ast.Call(args=[ast.List(elts=elements)]):
+            return str(len(elements) - 1)
+        case ast.Call(
+            args=[ast.ListComp(generators=[ast.comprehension(iter=ast.Call(args=[ast.Constant(value=int(count))]))])]
+        ):
+            return str(count - 1)
+    raise Untranslatable("a container of unknown length")
+
+
+class _Reading(ast.NodeTransformer):
+    """`x` read from where it is kept."""
+
+    def __init__(self, tree: ast.expr) -> None:
+        self.tree = tree
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.tree if node.id == "x" and isinstance(node.ctx, ast.Load) else node
+
+
+def _is_x(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "x"
+
+
+def _is_training(statement: ast.stmt) -> bool:
+    """`if self.training: aux = ...`."""
+    match statement:
+        case ast.If(test=ast.Attribute(value=ast.Name(id="self"), attr="training"), orelse=[]):
+            return True
+    return False
+
+
+def _is_pooling(statement: ast.stmt) -> bool:
+    """Whether a statement takes the mean (or maximum) over the whole image: there the trunk ends."""
+    value = getattr(statement, "value", None)
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _POOLING

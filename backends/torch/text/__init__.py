@@ -1,0 +1,1 @@
+"""Prints Python trees in the form that `ruff format` leaves unchanged."""
