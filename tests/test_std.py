@@ -25,6 +25,7 @@ from timm.layers import (  # noqa: E402
 )
 from timm.layers.grn import GlobalResponseNorm  # noqa: E402
 from timm.layers.layer_scale import LayerScale2d  # noqa: E402
+from timm.layers.norm import RmsNorm2d  # noqa: E402
 from timm.models import _efficientnet_blocks as effnet  # noqa: E402
 from timm.models import densenet, resnet  # noqa: E402
 
@@ -37,6 +38,7 @@ model Net() on image: [{channels}, {size}, {size}] {{
 }}
 """
 NORM_ACT = "default norm = batch_norm(), act = relu"
+RELU = "default norm = batch_norm(), act = relu, drop = 0"
 SILU = "default norm = batch_norm(), act = silu, drop = 0"
 ACT = "default act = relu"
 
@@ -125,6 +127,7 @@ CASES: list[tuple[str, str, str, Callable[[], nn.Module]]] = [
     ("mobile", "ECA()", "", lambda: EcaModule(C)),
     ("norm", "LayerScale()", "", lambda: LayerScale2d(C)),
     ("norm", "GRN()", "", GRN),
+    ("norm", "RMSNorm()", "", lambda: RmsNorm2d(C)),
     ("norm", "InstanceNorm()", "", lambda: nn.InstanceNorm2d(C)),
     ("norm", "InstanceNorm(affine = true)", "", lambda: nn.InstanceNorm2d(C, affine=True)),
     ("norm", "PReLU()", "", lambda: nn.PReLU(C)),
@@ -140,10 +143,10 @@ CASES: list[tuple[str, str, str, Callable[[], nn.Module]]] = [
         "",
         lambda: ScaledStdConv2d(C, 24, 3, padding=1, bias=False, gamma=1.5, eps=1e-6),
     ),
-    ("residual", f"Basic({C})", NORM_ACT, lambda: resnet.BasicBlock(C, C)),
-    ("residual", "Bottleneck(64, s = 1, width = 16, attention = identity)", NORM_ACT, lambda: bottleneck(64, 1)),
-    ("residual", "Bottleneck(64, s = 2)", NORM_ACT, lambda: bottleneck(64, 2)),
-    ("residual", 'Bottleneck(64, s = 2, shortcut = "avg", groups = 4)', NORM_ACT, lambda: bottleneck(64, 2, "avg", 4)),
+    ("residual", f"Basic({C})", RELU, lambda: resnet.BasicBlock(C, C)),
+    ("residual", "Bottleneck(64, s = 1, width = 16, attention = identity)", RELU, lambda: bottleneck(64, 1)),
+    ("residual", "Bottleneck(64, s = 2)", RELU, lambda: bottleneck(64, 2)),
+    ("residual", 'Bottleneck(64, s = 2, shortcut = "avg", groups = 4)', RELU, lambda: bottleneck(64, 2, "avg", 4)),
     ("branch", "DenseLayer(8)", NORM_ACT, lambda: Dense()),
 ]
 
