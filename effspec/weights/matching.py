@@ -119,6 +119,8 @@ def leaves(shapes: Mapping[str, Shape]) -> list[Leaf]:
     for order, (module, tensors) in enumerate(groups.items()):
         if len(tensors) == 1:
             tensors = {"": next(iter(tensors.values()))}
+            if not tensors[""].endswith(("weight", "kernel")):
+                module = tensors[""]  # a `gamma` alone says more than the block that it stands in
         signature = tuple(sorted((role, squeezed(shapes[name])) for role, name in tensors.items()))
         found.append(Leaf(module or next(iter(tensors.values())), order, tensors, signature, _path(module)))
     return found
