@@ -177,8 +177,12 @@ class Functions:
 
     def _annotated(self, word: str) -> ast.FunctionDef:
         tree = self._trees[word]
-        for argument in tree.args.args:
-            argument.annotation = build.parse(annotation_of(self._seen[word, argument.arg]))
+        words = tree.args.args
+        defaults = {a.arg: d for a, d in zip(words[::-1], tree.args.defaults[::-1], strict=False)}
+        for argument in words:
+            default = defaults.get(argument.arg)
+            also = [default.value] if isinstance(default, ast.Constant) else []
+            argument.annotation = build.parse(annotation_of([*self._seen[word, argument.arg], *also]))
         tree.returns = build.parse(annotation_of(self._seen[word, "return"]))
         return tree
 
