@@ -30,10 +30,13 @@ def split_features(model: Class) -> None:
             trunk.take(statement)
         except Untranslatable:
             break
-    rest = model.forward[trunk.kept :]
+    rest = [*trunk.tail, *model.forward[trunk.kept :]]
     if trunk.last is None or trunk.count < 2 or not trunk.is_head(rest):
         return
-    body = [build.assign(_FEATURES, ast.Dict([], [])), *trunk.done[: trunk.written], ast.Return(name(_FEATURES))]
+    done = trunk.done[: trunk.written]
+    if trunk.tail:
+        done[-1] = _before_turns(done[-1], trunk.tail)
+    body = [build.assign(_FEATURES, ast.Dict([], [])), *done, ast.Return(name(_FEATURES))]
     inputs = [ast.arg("self"), *[ast.arg(word, build.parse(kind)) for word, kind in model.forward_args]]
     model.methods.append(
         ast.FunctionDef(
@@ -64,6 +67,8 @@ class _Trunk:
     kept: int = 0
     written: int = 0
     last: str | None = None
+    # What follows the label in the turns of a loop, where that is the end: it is left to forward for the last turn.
+    tail: list[ast.stmt] = field(default_factory=list)
     count: int = 0
     # Statements of training that read the value of a label: they stay in forward.
     asides: list[ast.If] = field(default_factory=list)
@@ -82,14 +87,16 @@ class _Trunk:
             self._aside(ast.Subscript(name(_FEATURES), ast.Constant(self.last), ast.Load()), statement)
             self.kept = self.taken
             return
+        written: ast.stmt
         last: Path | None
+        tail: list[ast.stmt] = []
         if isinstance(statement, ast.For):
-            written, last = self._loop(statement)
+            written, last, tail = self._loop(statement)
         else:
             written, last = self._plain(statement, {})
         self.done.append(written)
         if last is not None:
-            self.kept, self.written, self.last = self.taken, len(self.done), self._at_last(last)
+            self.kept, self.written, self.last, self.tail = self.taken, len(self.done), self._at_last(last), tail
 
     def _aside(self, feature: ast.expr, statement: ast.stmt) -> None:
         """A statement of training, after the trunk, with those before it under one `if`."""
@@ -139,15 +146,19 @@ class _Trunk:
 
     # Loops over modules
 
-    def _loop(self, statement: ast.For) -> tuple[ast.stmt, Path | None]:
+    def _loop(self, statement: ast.For) -> tuple[ast.For, Path | None, list[ast.stmt]]:
+        """A loop, the last label of its turns, and what its turns do with that."""
         target, iterable, labels = _through_modules(statement)
         self.count += 1
-        last: Path | None = None
-        body = []
-        for inner in statement.body:
-            written, last = self._plain(inner, labels)
-            body.append(written)
-        return ast.For(build.store(target), iterable, body, [], lineno=0), last
+        pairs = [self._plain(inner, labels) for inner in statement.body]
+        body = [written for written, _ in pairs]
+        written = ast.For(build.store(target), iterable, body, [], lineno=0)
+        tail: list[ast.stmt] = []
+        while pairs and pairs[-1][1] is None:
+            tail.insert(0, pairs.pop()[0])
+        if not pairs or not all(map(self._is_function, tail)) or (tail and not _counts(written)):
+            return written, None, []
+        return written, pairs[-1][1], tail
 
     def _at_last(self, path: Path) -> str:
         """The path of a label after the last turn of its loop."""
@@ -159,6 +170,23 @@ class _Trunk:
                 case ast.Assign(targets=[ast.Attribute(attr=word)], value=value) if word == words[0]:
                     return f"{word}.{_last_key(value)}"
         raise Untranslatable("a container that is not there")
+
+
+def _counts(loop: ast.For) -> bool:
+    """Whether a loop counts its turns from 0."""
+    match loop.iter:
+        case ast.Call(func=ast.Name(id="enumerate"), keywords=[]):
+            return True
+    return False
+
+
+def _before_turns(loop: ast.stmt, tail: list[ast.stmt]) -> ast.stmt:
+    """A loop of which all turns but the first start with what all turns ended with."""
+    if not isinstance(loop, ast.For) or not isinstance(loop.target, ast.Tuple):
+        return loop
+    later = ast.Compare(loop.target.elts[0], [ast.Gt()], [ast.Constant(0)])
+    body = [ast.If(later, tail, []), *loop.body[: -len(tail)]]
+    return ast.For(loop.target, loop.iter, body, [], lineno=0)
 
 
 def _through_modules(statement: ast.For) -> tuple[ast.expr, ast.expr, dict[str, Path]]:

@@ -38,7 +38,7 @@ def finish(body: Translation, class_name: str) -> Class:
     return Class(
         class_name,
         [build.parse("nn.Module")],
-        body.node.body.doc,
+        body.node.body.doc or _trunk_doc(body),
         _arguments(scope),
         list(scope.init),
         _chain(_lists_inside(_return_last(statements))),
@@ -183,6 +183,16 @@ def _return_taps(body: Translation, taps: list[tuple[str, Any]]) -> str:
     names: list[ast.expr] = [name(word) for word in words]
     body.emit(ast.Return(names[0] if len(names) == 1 else ast.Tuple(names, ast.Load())))
     return "torch.Tensor" if len(names) == 1 else f"tuple[{', '.join(['torch.Tensor'] * len(names))}]"
+
+
+def _trunk_doc(body: Translation) -> str | None:
+    """What a model used as a layer leaves out."""
+    words = [word.replace(".", "") for word, _ in body.planner.taps_of(body.instances[0])]
+    if not words:
+        return None
+    listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    place = body.node.span.place.rsplit("/", 1)[-1].split(":")[0]
+    return f"The model of {place} without what follows {words[-1]}; returns {listed}."
 
 
 def _made_by(statement: ast.stmt) -> str:

@@ -1,6 +1,6 @@
 """EfficientDet, variant d0: input 3 x 512 x 512, 3,880,067 parameters, 2.49 G multiply-adds.
 
-Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest 92bcb18da6a7af90.
+Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest 6bbc9658c25d90a4.
 """
 
 from collections.abc import Callable, Iterator
@@ -101,6 +101,8 @@ class MBConv(nn.Module):
 
 
 class EfficientNet(nn.Module):
+    """The model of b0.eff without what follows stage7; returns stage3, stage5 and stage7."""
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = ConvNormAct(3, 32, 3, stride=2)  # 32 x 256 x 256
