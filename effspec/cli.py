@@ -287,32 +287,51 @@ def show(
         data(line)
 
 
-@cli.command(short_help="Explain the code of an error, such as E0301.")
-@click.argument("code", shell_complete=complete_code)
+@cli.command(short_help="Explain the code of an error (E0301), or a name (MBConv, conv).")
+@click.argument("code", required=False, shell_complete=complete_code)
 @json_option
-def explain(code: str, as_json: bool) -> None:
-    """Explain a diagnostic's code (E0301): why it is an error, an example, and the repair."""
+def explain(code: str | None, as_json: bool) -> None:
+    """Explain a diagnostic's code (E0301): why it is an error, an example, and the repair.
+
+    A name is explained, too: an operator's, or one of the standard library. Without either, the codes are listed.
+    """
+    from effspec.codes import CODES
     from effspec.commands.explain import find, lines
 
+    if code is None:
+        if as_json:
+            raise click.UsageError("--json explains one code")
+        for row in CODES.values():
+            data(f"{row.code}  {row.title}")
+        return
     entry = find(code)
-    if entry is None:
-        from effspec.codes import CODES
-
-        raise click.UsageError(f"no diagnostic has the code {code!r}; codes are {min(CODES)} to {max(CODES)}")
-    if as_json:
+    if entry is not None and as_json:
         document("explained", entry)
         return
-    for line in lines(entry):
+    from effspec.listing import about
+
+    found = list(lines(entry)) if entry is not None else about(code) if not as_json else None
+    if found is None:
+        from effspec.diagnostics import suggest
+        from effspec.listing import known
+
+        near = suggest(code, known())
+        raise click.UsageError(
+            f"no diagnostic has the code {code!r}, and no operator or block the name"
+            + (f": {near}" if near else f"; codes are {min(CODES)} to {max(CODES)}")
+        )
+    for line in found:
         data(line)
 
 
 @cli.command()
+@click.argument("names", metavar="[TARGET]...", nargs=-1, shell_complete=complete_target)
 @json_option
-def targets(as_json: bool) -> None:
+def targets(names: tuple[str, ...], as_json: bool) -> None:
     """List the targets and their options."""
     from effspec import backend as backends
 
-    found = [backends.find(name) for name in backends.names()]
+    found = [backends.find(name) for name in names or backends.names()]
     if as_json:
         document("targets", found)
         return
@@ -328,22 +347,20 @@ def targets(as_json: bool) -> None:
 @click.argument("specs", metavar="[SPEC]...", nargs=-1, shell_complete=complete_spec)
 @json_option
 def list_command(specs: tuple[str, ...], as_json: bool) -> None:
-    """List the shipped specs, or the models and variants of specs."""
-    from effspec.library import shipped
+    """List the shipped specs, or the models and variants of specs; `std` is the standard library."""
+    from effspec.listing import lines, names
     from effspec.resolve import load
 
-    modules = [load(spec) for spec in specs or shipped()]
+    asked = names(specs)
+    modules = [load(spec) for spec in asked]
     if as_json:
         document("listed", modules)
         return
-    import textwrap
-
-    from effspec.summary import models_of
-
-    for name, module in zip(specs or shipped(), modules, strict=True):
-        data(f"{name}: {', '.join(models_of(module)) or 'no model'}")
-        names = " ".join(module.variants) or "no variants"
-        data(textwrap.fill(names, 78, initial_indent="    ", subsequent_indent="    ", break_long_words=False))
+    for name, module in zip(asked, modules, strict=True):
+        for line in lines(name, module):
+            data(line)
+    if not specs:
+        say("The blocks that specs import: effspec list std")
 
 
 @cli.command(short_help="Write a starter spec that compiles.")

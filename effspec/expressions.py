@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from effspec import signatures
+from effspec import library, signatures
 from effspec.diagnostics import Label, Span, suggest
 from effspec.modules import Definition, Module, not_exported
 from effspec.names import AT, PREDECLARED, TENSOR_ATTRIBUTES, TORCH_ATTRIBUTES
@@ -70,6 +70,7 @@ class Expressions:
         self.module, self.problems, self.taps, self.constants = module, problems, taps, constants
         self.depth = depth
         self.used: set[str] = set()
+        self.unknown: set[str] = set()
         self.edges: dict[nodes.Item, Span] = {}
 
     # Expressions
@@ -178,7 +179,8 @@ class Expressions:
             flowing = ("it", "input") if context.flow else ()
             known = [*context.scope.visible(), *self.module.bound_at, *sorted(PREDECLARED), *flowing]
             word = _OTHER_WORDS.get(name)
-            help_text = f"in this language it is `{word}`" if word else suggest(name, known)
+            self.unknown.add(name)
+            help_text = f"in this language it is `{word}`" if word else importable(name, known)
             for other in context.scope.visible():
                 if help_text == f"did you mean `{other}`?" and (meant := context.scope.find(other)) is not None:
                     meant.used = True  # one misspelling is one mistake
@@ -319,6 +321,19 @@ class Expressions:
 
     def group(self, group: nodes.Group, context: Context) -> None:
         raise NotImplementedError  # pragma: no cover - bodies know their statements
+
+
+def importable(name: str, known: Iterable[str]) -> str | None:
+    """What to do about an unknown name: the standard library has it, one of `known` is meant, or one of the library."""
+    library_names = library.standard()
+    if name in library_names:
+        return f'import it: `import {name} from "{library_names[name]}"`'
+    near = suggest(name, known)
+    further = None if near else suggest(name, library_names)
+    if further is None:
+        return near
+    meant = further.split("`")[1]
+    return f'{further} `import {meant} from "{library_names[meant]}"`'
 
 
 def _is_input(node: nodes.Expr) -> bool:

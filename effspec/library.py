@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ SHIPPED = "specs"
 """How shipped files are called in messages: `specs/std/conv.eff`."""
 # A FIFO must not block the reader, a terminal must not become ours.  (Windows lacks these flags, and FIFOs.)
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+_DEFINES = re.compile(r"^(?:block|fn|scaling|model) (\w+)", re.MULTILINE)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
@@ -50,6 +52,17 @@ def shipped() -> dict[str, str]:
     return {name.removesuffix(SUFFIX): f"{SHIPPED}/{name}" for name in names}
 
 
+def standard() -> dict[str, str]:
+    """What the standard library defines, and where: `ConvNormAct` -> `std/conv.eff`.  Nothing is parsed for it."""
+    folder = files("effspec.specs") / "std"
+    paths = sorted(name for name in _tree(folder) if name.endswith(SUFFIX))
+    return {
+        name: f"std/{path}"
+        for path in reversed(paths)
+        for name in _DEFINES.findall(folder.joinpath(path).read_text(encoding="utf-8"))
+    }
+
+
 def find(path_or_name: str | os.PathLike[str]) -> SpecFile:
     """The file that a person names: a path, or the bare name of a shipped spec.
 
@@ -61,6 +74,8 @@ def find(path_or_name: str | os.PathLike[str]) -> SpecFile:
     bare = not given.endswith(SUFFIX) and "/" not in given and os.sep not in given
     if bare and given in shipped():
         return _read_shipped(PurePosixPath(given + SUFFIX), None)
+    if given.startswith("std/") and given in standard().values() and not Path(given).exists():
+        return _read_shipped(PurePosixPath(given), None)
     path = Path(given)
     data = _read(path, given, None, lambda: _not_found(given, bare))
     # The root is where the name lies, even if the file itself is a link to somewhere else.

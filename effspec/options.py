@@ -118,8 +118,9 @@ def complete_option(context: click.Context, parameter: click.Parameter, incomple
 
 def complete_code(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     from effspec.codes import CODES
+    from effspec.listing import known
 
-    return _beginning(incomplete.upper(), CODES)
+    return _beginning(incomplete.upper(), CODES) or _beginning(incomplete, known())
 
 
 def complete_document(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from effspec import library, signatures, uses
 from effspec.bodies import Walker
 from effspec.diagnostics import Diagnostic, EffspecError, Label, suggest
-from effspec.expressions import Context
+from effspec.expressions import Context, importable
 from effspec.modules import Definition, Module, Reader
 from effspec.names import EXPECT_CALLS, EXPECT_NUMBERS, OPERATORS, PREDECLARED, RESERVED
 from effspec.ops import OPS
@@ -115,6 +115,7 @@ class _File:
     def __init__(self, module: Module, problems: Problems, taps: frozenset[str], graph: uses.Uses) -> None:
         self.module, self.problems, self.taps, self.graph = module, problems, taps, graph
         self.used: set[str] = set()
+        self.unknown: set[str] = set()
 
     def check(self) -> None:
         constants: dict[nodes.Constant, signatures.Signature | None] = {}
@@ -143,6 +144,7 @@ class _File:
                 case nodes.Expect():
                     self._expect(item, walker)
             self.used |= walker.used
+            self.unknown |= walker.unknown
             if not isinstance(item, nodes.Import | nodes.Expect):
                 self.graph[item] = walker.edges
         self._twins()
@@ -244,7 +246,8 @@ class _File:
             else:
                 known = [name for name, d in self.module.definitions.items() if isinstance(d.node, nodes.Scaling)]
                 text = expression.span.text
-                self.problems.add("E0201", f"unknown scaling `{text}`", expression.span, help=suggest(text, known))
+                help = importable(text, known)
+                self.problems.add("E0201", f"unknown scaling `{text}`", expression.span, help=help)
             return None
         root = expression.value if isinstance(expression, nodes.Attribute) else expression
         assert isinstance(root, nodes.Name)
@@ -374,7 +377,10 @@ class _File:
                 )
 
     def _unread(self) -> None:
-        """Contextual defaults that nothing reads."""
+        """Contextual defaults that nothing reads, where everything is known that could."""
+        promised = self.module.bound_at.keys() - self.module.definitions.keys() - self.module.namespaces.keys()
+        if promised or any(name[0].isupper() for name in self.unknown):
+            return
         entries = [
             part
             for item in self.module.file.items

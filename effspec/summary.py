@@ -134,12 +134,22 @@ class DiagnosticsDocument(_Part):
     diagnostics: list[Problem]
 
 
+class Definition(_Part):
+    """A block, function, scaling or model of a file."""
+
+    kind: str
+    name: str
+    signature: str = Field(description="its name and parameters, as they are written")
+    doc: str
+
+
 class Listed(_Part):
-    """The models and variants of a spec."""
+    """The models, variants and definitions of a spec."""
 
     spec: str
     models: list[str]
     variants: list[str]
+    definitions: list[Definition]
 
 
 class ListDocument(_Part):
@@ -248,8 +258,18 @@ def failed(diagnostics: Sequence[problems.Diagnostic]) -> DiagnosticsDocument:
 
 
 def listed(modules: Sequence[Module]) -> ListDocument:
+    from effspec.listing import defined
+
     return ListDocument(
-        specs=[Listed(spec=module.name, models=models_of(module), variants=list(module.variants)) for module in modules]
+        specs=[
+            Listed(
+                spec=module.name,
+                models=models_of(module),
+                variants=list(module.variants),
+                definitions=[Definition(**vars(one)) for one in defined(module)],
+            )
+            for module in modules
+        ]
     )
 
 

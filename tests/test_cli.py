@@ -458,6 +458,51 @@ def test_list(effspec_: Any) -> None:
     assert found["models"] == ["EfficientNet"] and found["variants"][:3] == ["b0", "b1", "b2"]
 
 
+def test_the_standard_library_is_listed(effspec_: Any) -> None:
+    """Every name that can be imported, with its parameters as they are written and what is said of it."""
+    done = effspec_("list", "std")
+    assert done.status == 0 and all(len(line) <= 80 for line in done.out.splitlines())
+    assert (
+        "std/conv.eff\n"
+        "  fn make_divisible(v, divisor = 8, least = divisor, shrink = 0.9)\n"
+        "      The number of channels nearest to v that is allowed (Howard et al. 2017).\n"
+    ) in done.out
+    found = {spec["spec"]: spec for spec in json.loads(effspec_("list", "std", "--json").out)["specs"]}
+    files = {f"specs/std/{path.name}": path.read_text() for path in (ROOT / "specs" / "std").glob("*.eff")}
+    assert found.keys() == files.keys()
+    for spec, text in files.items():
+        names = re.findall(r"^(?:fn|block|scaling|model) (\w+)", text, re.MULTILINE)
+        assert [one["name"] for one in found[spec]["definitions"]] == names
+        assert all(one["signature"].startswith(one["name"] + "(") for one in found[spec]["definitions"])
+    assert "effspec list std" in effspec_("list").err
+    assert effspec_("list", "std/conv.eff").out.splitlines()[0] == "std/conv.eff"
+    assert effspec_("list", "std/../b0.eff").status == 1
+
+
+def test_names_are_explained(effspec_: Any) -> None:
+    assert effspec_("explain", "MBConv").out == (
+        "  block MBConv(out, k = 3, s = 1, expand = 6, se = 0.25, drop = default.drop)\n"
+        "      Mobile inverted bottleneck (Sandler et al. 2018) with\n"
+        "      squeeze-and-excitation.\n"
+        '      import MBConv from "std/conv.eff"\n'
+    )
+    assert effspec_("explain", "silu").out == "  operator silu()\n      x * sigmoid(x), also called swish.\n"
+    done = effspec_("explain", "MBCnv")
+    assert done.status == 2 and done.err.splitlines()[-1] == (
+        "Error: no diagnostic has the code 'MBCnv', and no operator or block the name: did you mean `MBConv`?"
+    )
+    from effspec.codes import CODES
+
+    assert [line[:5] for line in effspec_("explain").out.splitlines()] == list(CODES)
+
+
+def test_one_target(effspec_: Any) -> None:
+    lines = effspec_("targets", "torch").out.splitlines()
+    assert lines[0].startswith("torch ") and not any(line.startswith(("ir", "onnx")) for line in lines)
+    done = effspec_("targets", "tarch")
+    assert done.status == 1 and "did you mean `torch`?" in done.err
+
+
 def test_targets(effspec_: Any) -> None:
     assert {"ir", "onnx", "torch"} <= {line.split()[0] for line in effspec_("targets").out.splitlines()}
     found = json.loads(effspec_("targets", "--json").out)["targets"]

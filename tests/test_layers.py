@@ -69,6 +69,7 @@ LAYERS = (
     "effspec.pipeline",
     "effspec.expectations",
     "effspec.report",
+    "effspec.listing",
     "effspec.summary",
     "effspec.commands",
     "effspec.commands.*",
