@@ -84,6 +84,9 @@ CASES = [
     _case("16_classic", "googlenet"),
     _case("mobilenet_v1", "w125"),
     _case("mobilenet_v2", "w110_d120", size=75),
+    _case("mobilenet_v3", "large"),
+    _case("mobilenet_v3", "tf_small_minimal", size=75),
+    _case("mobilenet_v3", "large_rw"),
     Case("tests/examples/b0", None, {"size": 64}),
 ]
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)

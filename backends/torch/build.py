@@ -159,6 +159,16 @@ def compare(op: str, left: ast.expr, right: ast.expr) -> ast.Compare:
     return ast.Compare(left, [_COMPARE[op]()], [right])
 
 
+def logic(op: str, *sides: ast.expr) -> ast.expr:
+    """`and` or `or` of conditions, as one chain, without the constants that decide nothing."""
+    made = ast.And() if op == "and" else ast.Or()
+    values: list[ast.expr] = []
+    for side in sides:
+        values += side.values if isinstance(side, ast.BoolOp) and type(side.op) is type(made) else [side]
+    open_ = [v for v in values if not (isinstance(v, ast.Constant) and v.value is (op == "and"))]
+    return ast.BoolOp(made, open_) if len(open_) > 1 else (open_ or values)[0]
+
+
 def root(tree: ast.expr) -> ast.BinOp:
     """The square root."""
     return ast.BinOp(tree, ast.Pow(), ast.Constant(0.5))

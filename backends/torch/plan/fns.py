@@ -204,7 +204,7 @@ class Functions:
             case nodes.Compare():
                 return build.compare(node.op, inner(node.left), inner(node.right))
             case nodes.Logic():
-                return ast.BoolOp(ast.And() if node.op == "and" else ast.Or(), [inner(node.left), inner(node.right)])
+                return build.logic(node.op, inner(node.left), inner(node.right))
             case nodes.Ternary():
                 return ast.IfExp(inner(node.condition), inner(node.chosen), inner(node.otherwise))
             case nodes.List():

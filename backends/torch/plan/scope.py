@@ -121,8 +121,7 @@ class Scope(Arguments):
                 return self._compare(node)
             case nodes.Logic():
                 # Kept whole: the right side was evaluated on a part of the entries only.
-                sides = [self._whole(node.left), self._whole(node.right)]
-                return ast.BoolOp(ast.And() if node.op == "and" else ast.Or(), sides)
+                return build.logic(node.op, self._whole(node.left), self._whole(node.right))
             case nodes.Ternary():
                 return self._ternary(node)
             case nodes.Call():
