@@ -87,6 +87,8 @@ CASES = [
     _case("mobilenet_v3", "large"),
     _case("mobilenet_v3", "tf_small_minimal", size=75),
     _case("mobilenet_v3", "large_rw"),
+    _case("mnasnet", "a1_w100"),
+    _case("mnasnet", "small", size=75),
     Case("tests/examples/b0", None, {"size": 64}),
 ]
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
