@@ -13,6 +13,7 @@ from effspec.layers import Bound, Instance, Layer, Tensor
 from effspec.ops.base import OpError
 from effspec.params import INITIALIZERS, initializer
 from effspec.resolve import Definition, Module
+from effspec.signatures import meant
 from effspec.syntax import nodes
 
 
@@ -152,7 +153,7 @@ class Calls(Evaluator):
                         f"unknown argument `{name}` of {layer.name}",
                         argument.name.span,
                         f"{layer.name} takes {', '.join(names) or 'no arguments'} ({place})",
-                        help=suggest(name, names),
+                        help=meant(name, names),
                     )
             if name in given:
                 self.fail("E0302", f"{name} is given twice", argument.span)

@@ -360,7 +360,8 @@ def list_command(specs: tuple[str, ...], as_json: bool) -> None:
         for line in lines(name, module):
             data(line)
     if not specs:
-        say("The blocks that specs import: effspec list std")
+        data("std: blocks and scaling rules that specs import")
+        data("    effspec list std")
 
 
 @cli.command(short_help="Write a starter spec that compiles.")

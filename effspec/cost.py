@@ -77,6 +77,9 @@ class Cost:
         self.params, self.buffers, self.macs, self.acts = total.params, total.buffers, total.macs, total.acts
         self.peak = total.peak
 
+    def __repr__(self) -> str:
+        return f"<Cost: {self.params:,} parameters, {self.macs:,} multiply-adds, {self.acts:,} activations>"
+
     @property
     def weights(self) -> int:
         """Bytes of the parameters and buffers in float32."""

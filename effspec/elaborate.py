@@ -80,7 +80,8 @@ def choose(module: Module, request: Request, elaborator: Models) -> tuple[Defini
         what = (
             f"{module.name} has {len(models)} models: {', '.join(models)}" if models else f"{module.name} has no model"
         )
-        help = "choose one: --model NAME, or --variant NAME" if models else "compile the file that states the model"
+        either = "--model NAME, or --variant NAME" if module.variants else f"--model {next(iter(models), '')}"
+        help = f"choose one: {either}" if models else "compile the file that states the model"
         raise EffspecError((Diagnostic("E0603", what, help=help),))
     return next(iter(models.values())), {}
 

@@ -26,6 +26,8 @@ PLACEHOLDER = "effspec digest 0000000000000000"
 """What a backend prints where the digest of the text is to stand."""
 _DIGEST = re.compile(rb"effspec digest [0-9a-f]{16}")
 _OURS = b"effspec"
+# In a docstring, and among the properties of an ONNX model: a key, then the tag and length of its value.
+_FROM = re.compile(rb"(?:Compiled by effspec from |effspec\.spec\x12.)([^\s,/\\]+?\.eff)")
 # Names that Windows keeps for devices, with any ending.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
@@ -97,6 +99,22 @@ def check(path: Path, *, inputs: Iterable[str] = ()) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise fail("E0713", f"{path} is {kind}", help="give a file's name; `compile -o -` writes to standard output")
+
+
+def check_origin(path: Path, spec: str) -> None:
+    """Raise E0711 where `path`, a name that nobody chose, holds what effspec made from another spec."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            found = _FROM.search(head) or _FROM.search(file.read())
+    except OSError:
+        return
+    other = found.group(1).decode() if found is not None else spec
+    if other != spec:
+        raise fail(
+            "E0711", f"{path} was made from {other}", help="choose another name with -o, or overwrite it with --force"
+        )
 
 
 def protect(path: Path, chunks: Iterable[bytes | memoryview], *, part_of: Path | None = None) -> bool:

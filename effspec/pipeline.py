@@ -161,6 +161,14 @@ class Compiled:
 
             return Seeded(seed)
         if not isinstance(source, str | os.PathLike):
+            if not callable(getattr(source, "tensor", None)):
+                raise fail(
+                    "E0801",
+                    f"a {type(source).__name__} is not the path of a checkpoint",
+                    notes=("weights are a path (safetensors or .pth), or an object that has `tensor(parameter)`",),
+                    help="tensors by their names are loaded by PyTorch: `net.to_torch().load_state_dict(...)`; "
+                    'or save them: `safetensors.torch.save_file(..., "x.safetensors")`',
+                )
             return source
         from effspec.weights.checkpoint import Checkpoint, load
 
@@ -243,6 +251,8 @@ class Compiled:
 
         backend = backends.find(target) if isinstance(target, str) else target
         place = Path(path) if path is not None else Path(self.stem + backend.suffix)
+        if path is None and not force:
+            output.check_origin(place, Path(self.module.name).name)
         output.check(place, inputs=self.inputs(weights))
         files = self.files(backend, weights, seed=seed, filename=place.name, options=options)
         return [str(written) for written in output.write(place.parent, files, force=force)]

@@ -16,6 +16,19 @@ from effspec.syntax import nodes
 from effspec.values import FUNCTIONS
 
 Kind: TypeAlias = Literal["operator", "block", "model", "scaling", "fn", "hook", "function", "initialiser", "each"]
+_OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "kernel_size": ("k",), "kernel": ("k",), "ksize": ("k",), "filter_size": ("k",), "pool_size": ("k",),
+    "stride": ("s",), "strides": ("s",), "padding": ("pad",), "pads": ("pad",), "dilation": ("dil",),
+    "dilation_rate": ("dil",), "output_padding": ("out_pad",), "out_channels": ("out",), "out_features": ("out",),
+    "filters": ("out",), "channels": ("out",), "units": ("out",), "features": ("out",), "use_bias": ("bias",),
+    "num_groups": ("groups",), "group": ("groups",), "dim": ("axis", "axes"), "dims": ("axes", "order"),
+    "axes": ("axis",), "axis": ("axes",), "p": ("rate",), "drop_prob": ("rate",), "scale_factor": ("scale",),
+    "output_size": ("size",), "negative_slope": ("slope",), "epsilon": ("eps",), "ceil_mode": ("ceil",),
+    "count_include_pad": ("count_pad",), "kernel_initializer": ("init",), "activation": ("act",),
+    "act_layer": ("act",), "norm_layer": ("norm",), "expand_ratio": ("expand",), "expansion": ("expand",),
+    "se_ratio": ("se",), "drop_path_rate": ("drop",), "min": ("low",), "max": ("high",),
+}  # fmt: skip
+_KNOWN_ANYHOW = ("in_channels", "in_features", "num_features", "input_channels", "in_planes")
 _WITHOUT_NAMES: tuple[Kind, ...] = ("function", "each")
 
 
@@ -164,7 +177,18 @@ def _unknown(name: str, span: Span, signature: Signature) -> Diagnostic:
         message, help = f"{signature.name} takes its arguments by position", f"delete `{name} =`"
         return Diagnostic("E0303", message, Label(span), help=help)
     message = f"unknown argument `{name}` of {signature.name}"
-    return Diagnostic("E0301", message, Label(span, str(signature)), help=suggest(name, signature.parameters))
+    return Diagnostic("E0301", message, Label(span, str(signature)), help=meant(name, signature.parameters))
+
+
+def meant(name: str, parameters: Iterable[str]) -> str | None:
+    """What to do about an unknown argument: other libraries have other words for the same."""
+    known = tuple(parameters)
+    if name in _KNOWN_ANYHOW:
+        return "delete it: how many channels come in is known"
+    for word in _OTHER_WORDS.get(name, ()):
+        if word in known:
+            return f"did you mean `{word}`?"
+    return suggest(name, known)
 
 
 def _counted(call: nodes.Call, signature: Signature, positional: int) -> list[Diagnostic]:
@@ -179,7 +203,17 @@ def _counted(call: nodes.Call, signature: Signature, positional: int) -> list[Di
     extra = call.arguments[most] if most is not None and positional > most else call
     text = str(signature) if signature.parameters else ""
     message = f"{signature.name} takes {count} {noun}, found {positional}"
-    return [Diagnostic("E0303", message, Label(extra.span, text))]
+    return [Diagnostic("E0303", message, Label(extra.span, text), help=_piped(call, signature))]
+
+
+def _piped(call: nodes.Call, signature: Signature) -> str | None:
+    """How a layer is applied, where its inputs seem to be among its arguments: `add(it, image)`."""
+    values = [argument.value for argument in call.arguments if argument.name is None]
+    if signature.parameters or not signature.is_layer or any(isinstance(value, nodes.Number) for value in values):
+        return None
+    texts = ", ".join(value.span.text for value in values)
+    source = texts if len(values) == 1 else f"[{texts}]"
+    return f"tensors flow by `|>`: `{source} |> {signature.name}()`"
 
 
 def missing(signature: Signature, given: frozenset[str], span: Span) -> list[Diagnostic]:

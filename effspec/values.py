@@ -18,6 +18,7 @@ Number: TypeAlias = int | Fraction
 MAX_BITS = 4096
 MAX_LIST = 65_536
 DIGITS = 50
+_LONG = 10**30  # from here on messages print the first digits
 _GUARD = 30  # extra digits of an intermediate result, so that rounding to DIGITS is right
 
 
@@ -51,7 +52,7 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value)
+        return str(value) if abs(value) < _LONG else decimal_text(Fraction(value))
     if isinstance(value, Fraction):
         return decimal_text(value)
     if isinstance(value, str):
@@ -70,6 +71,8 @@ def decimal_text(value: Fraction) -> str:
         quotient = decimal.Decimal(value.numerator) / decimal.Decimal(value.denominator)
         short = +quotient.quantize(decimal.Decimal(1).scaleb(-12)) if abs(quotient) < 10**12 else quotient
         exact = Fraction(short) == value
+        if abs(quotient) >= _LONG:
+            return f"{quotient:.6e}"
     text = f"{short.normalize():f}" if abs(short) >= decimal.Decimal("1e-9") or not short else f"{quotient:.6e}"
     return text if exact else f"{text}..." if short else f"{quotient:.6e}"
 

@@ -269,7 +269,7 @@ def test_another_head_is_named_on_both_sides() -> None:
     with pytest.raises(EffspecError) as caught:
         convert(source, graph("specs/b0.eff", "b0"))
     said = str(caught.value)
-    assert "E0805" in said and "1 places" in said and "--set classes=N" in said
+    assert "E0805" in said and "in 1 place of" in said and "--set classes=N" in said
     assert "`classifier.weight` (10, 1280), `classifier.bias` (10,)" in said
     assert "the model `classifier.weight` (1000, 1280), `classifier.bias` (1000,)" in said
 

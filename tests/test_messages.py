@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import effspec
 from effspec.cli import main
+from effspec.diagnostics import EffspecError
 
 BLOCKS = """\
 effspec 1
@@ -156,3 +159,136 @@ def test_command_lines(capfd: pytest.CaptureFixture[str], words: str, message: s
     marked = line[part : part + marks.count("^") + marks.count("-")]
     assert marked == (words if message[6:11] != "E0201" else "yes") or marked == words
     assert lines[-1] == f"  = help: {help}" if help else "help" not in lines[-1]
+
+
+# Habits from elsewhere ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "help"),
+    [
+        ("x = a && b", "write `and`"),
+        ("conv(8) if a || b", "write `or`; a layer is applied by `|>`"),
+        ("relu() if !a", "write `not`"),
+        ("x = a ? 1 : 2", "a choice is written `a if c else b`"),
+        ("x += 1", "a name is bound once: give the new value a name of its own"),
+        ("if a: conv(8)", "a body stands in braces: `if c { ... }`"),
+        ("for i in 1 .. 3: conv(8)", "a body stands in braces: `if c { ... }`"),
+        ("elif a { relu() }", "write `else if c { ... }`"),
+        ("return x", "a body's value is its last line: write no `return`"),
+        ("// a comment", "a comment begins with `#`"),
+        ("conv(k = 3) -> 8 \u00d7 3", "a line is repeated by `x`: `MBConv() -> 24 x 3`"),
+        ("self.conv = conv(3)", "a layer's label stands before it: `stem: conv(32)`"),
+        ("x = 'half'", 'a text stands in double quotes: "half"'),
+        ("x == = 1", "equality is written `==`"),
+    ],
+)
+def test_statements_of_other_languages(capfd: pytest.CaptureFixture[str], line: str, help: str) -> None:
+    found = said(capfd, f"model M() on image: [3, 8, 8] {{\n    {line}\n}}\n")
+    assert found.startswith("error[E0101]: ") and " --> m.eff:3:" in found, found
+    if line != "x == = 1":
+        assert found.splitlines()[-1] == f"  = help: {help}", found
+
+
+@pytest.mark.parametrize(
+    ("line", "help"),
+    [
+        ('from "std/conv.eff" import ConvNormAct', 'names are imported so: `import A, B from "path.eff"`'),
+        ("from std.conv import ConvNormAct", 'names are imported so: `import A, B from "path.eff"`'),
+        ("import MBConv from std/conv.eff", 'names are imported so: `import A, B from "path.eff"`'),
+        ("import torch", 'names are imported so: `import A, B from "path.eff"`'),
+        ("def f(x): return x", "a function is `fn name(x) = value`, a layer `block Name(out) { ... }`"),
+        ("class M():", "a layer is `block Name(out) { ... }`, a network `model Name() on image: [...] { ... }`"),
+        ("model M() on image: 3, 8, 8 { relu() }", "a shape is a list: `on image: [3, 224, 224]`"),
+        ("// a comment", "a comment begins with `#`"),
+        ("/* a comment */", "a comment begins with `#`"),
+    ],
+)
+def test_items_of_other_languages(capfd: pytest.CaptureFixture[str], line: str, help: str) -> None:
+    found = said(capfd, f"{line}\n")
+    assert found.startswith("error[E0101]: ") and " --> m.eff:2:" in found
+    assert f"  = help: {help}" in found.splitlines(), found
+
+
+@pytest.mark.parametrize(
+    ("call", "help"),
+    [
+        ("conv(2, kernel_size = 3)", "did you mean `k`?"),
+        ("conv(2, stride = 2)", "did you mean `s`?"),
+        ("conv(2, padding = 1)", "did you mean `pad`?"),
+        ("conv(out_channels = 1)", "did you mean `out`?"),
+        ("conv(2, in_channels = 3)", "delete it: how many channels come in is known"),
+        ("conv(2, use_bias = false)", "did you mean `bias`?"),
+        ("max_pool(kernel_size = 2, s = 2)", "did you mean `k`?"),
+        ("softmax(dim = 0)", "did you mean `axis`?"),
+        ("dropout(p = 0)", "did you mean `rate`?"),
+        ("add(it, image)", "tensors flow by `|>`: `[it, image] |> add()`"),
+        ("relu(it)", "tensors flow by `|>`: `it |> relu()`"),
+    ],
+)
+def test_arguments_of_other_libraries(capfd: pytest.CaptureFixture[str], call: str, help: str) -> None:
+    found = said(capfd, f"model M() on image: [3, 8, 8] {{ a: {call} }}\n")
+    assert found.splitlines()[-1] == f"  = help: {help}", found
+    assert found.count("error[") == 1
+
+
+# What was asked for ---------------------------------------------------------------------------------------------------
+
+
+def test_two_models_without_variants(capfd: pytest.CaptureFixture[str]) -> None:
+    one = "model {} () on image: [3, 8, 8] {{ relu() }}\n"
+    two = one.format("A") + one.format("B")
+    assert said(capfd, two, "compile", "m.eff") == (
+        "error[E0603]: m.eff has 2 models: A, B\n  = help: choose one: --model A\n"
+    )
+    assert "--model NAME, or --variant NAME" in said(capfd, two + "variant a = A()\n", "compile", "m.eff")
+
+
+def test_numbers_of_many_digits(capfd: pytest.CaptureFixture[str]) -> None:
+    found = said(
+        capfd, model("Act(drop = 0) -> n", head="with Rule(alpha = 1.5) on"), "compile", "m.eff", "--phi", "1e400"
+    )
+    assert found.startswith("error[E0505]: 1.5 ** 1.000000e+400 has more than 4096 bits\n")
+
+
+def test_weights_that_are_no_file() -> None:
+    net = effspec.compile("b0", phi=-3)
+    state = {"stem.conv.weight": np.zeros(3)}
+    for use in (net.to_torch, lambda weights: net.emit("onnx", weights=weights)):
+        with pytest.raises(EffspecError) as error:
+            use(weights=state)  # type: ignore[operator]
+        assert str(error.value) == (
+            "error[E0801]: a dict is not the path of a checkpoint\n"
+            "  = weights are a path (safetensors or .pth), or an object that has `tensor(parameter)`\n"
+            "  = help: tensors by their names are loaded by PyTorch: `net.to_torch().load_state_dict(...)`; "
+            'or save them: `safetensors.torch.save_file(..., "x.safetensors")`'
+        )
+    assert repr(net.cost).startswith(f"<Cost: {net.params:,} parameters, {net.macs:,} multiply-adds, ")
+
+
+@pytest.mark.parametrize("target", ["torch", "onnx"])
+def test_two_specs_of_one_name(capfd: pytest.CaptureFixture[str], target: str) -> None:
+    """A name that effspec chose is not that of what another spec made."""
+    text = "model M(n = 4) on image: [3, 8, 8] { conv(n) }\n"
+    Path("other.eff").write_text(f"effspec 1\n{text}")
+    suffix = {"torch": "py", "onnx": "onnx"}[target]
+    words = ("--target", target)
+    assert main(["compile", "other.eff", *words]) == main(["compile", "other.eff", *words]) == 0
+    before = Path(f"m.{suffix}").read_bytes()
+    assert said(capfd, text, "compile", "m.eff", *words).splitlines()[-2:] == [
+        f"error[E0711]: m.{suffix} was made from other.eff",
+        "  = help: choose another name with -o, or overwrite it with --force",
+    ]
+    assert Path(f"m.{suffix}").read_bytes() == before
+    assert main(["compile", "m.eff", *words, "-o", f"m.{suffix}"]) == 0, "a name that was given is meant"
+    assert main(["compile", "other.eff", *words, "--force"]) == 0
+
+
+def test_spaces_that_align_nothing() -> None:
+    from effspec.diagnostics import Source
+    from effspec.syntax.format import format_text
+
+    text = "effspec 1\nmodel   M(w = 8, size =  32) on image: [3, size, size] { conv(w) }\nvariant  m   = M()\n"
+    assert format_text(Source("m.eff", text)) == (
+        "effspec 1\nmodel M(w = 8, size = 32) on image: [3, size, size] { conv(w) }\nvariant m   = M()\n"
+    )

@@ -288,7 +288,7 @@ def test_check_fits_lists_everything(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "E0804" in text and "of 4 tensors 2 missing, 1 unexpected, 1 of another shape" in text
     assert "`head.bias` is (3,), the model wants (5,)" in text
-    assert "missing `head.weight` (2,); did `head.wieght` mean it?" in text
+    assert "missing `head.weight` (2,); is it called `head.wieght`?" in text
     assert "missing `body.gamma` (1,)" in text and "unexpected `head.wieght` (2,)" in text
     weights = checkpoint.Checkpoint(file)
     assert weights.tensor(good).shape == (4, 3)

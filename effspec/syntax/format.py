@@ -23,6 +23,7 @@ _TOKEN = re.compile(
 )
 # Keywords after which a bracket opens a value of its own, not a call or an index.
 _BEFORE_VALUES = frozenset("if else for in and or not require yield then on with output default param prepare".split())  # noqa: SIM905
+_ITEMS = frozenset(["import", "fn", "block", "scaling", "model", "variant", "expect"])
 _OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
 _OPERATORS = frozenset(["+", "-", "*", "/", "//", "%", "**", "==", "!=", "<=", ">=", "<", ">", "=", "|>", "->"])
 # A line that begins or ends so belongs to the one before or after it.
@@ -142,7 +143,9 @@ def _spaced(line: list[_Token], previous: _Token | None, *, top: bool) -> str:
         # After a value `x` repeats a line.  The word that begins an item (`fn`) is no value before its name.
         ends = left.ends_value and not (left.text == "x" and valued)
         wanted = _gap(left, right, valued, ends)
-        out += " " * (max(right.gap, wanted) if wanted else 0) + right.text
+        # Columns are aligned behind a value, a comma or a colon.
+        tight = (top and left is line[0] and left.text in _ITEMS) or (left.text == "=" and right.kind != "comment")
+        out += " " * (wanted if tight else max(right.gap, wanted) if wanted else 0) + right.text
         valued = ends and not (top and left is line[0])
     return out
 

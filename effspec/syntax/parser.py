@@ -34,7 +34,7 @@ _RECOVERY = 300_000
 _WORDS = {
     "NAME": "a name",
     "NUMBER": "a number",
-    "STRING": "a string",
+    "STRING": "a text",
     "_NL": "a new line",
     "$END": "the end of the file",
     "COMMA": "`,`",
@@ -297,7 +297,7 @@ def _explain(source: Source, error: UnexpectedInput) -> tuple[Diagnostic, int]:
         start, end, text, accepts = length, length, "the end of the file", set(getattr(error, "expected", ()))
     expected = [_WORDS[kind] for kind in _WORDS if kind in accepts]
     span = Span(source, min(start, max(length - 1, 0)), max(min(end, length), min(start, max(length - 1, 0)) + 1))
-    help_text = _syntax_help(text.strip("`"), accepts)
+    help_text = _habit(source, span, text.strip("`")) or _syntax_help(text.strip("`"), accepts)
     label = "expected " + _either(expected) if 0 < len(expected) <= 6 else "not expected here"
     return Diagnostic("E0101", f"{text} cannot stand here", Label(span, label), help=help_text), start
 
@@ -311,6 +311,43 @@ _KEYWORDS = re.findall(
 )
 
 
+# What people write who come from other languages: a word that cannot stand, the line up to and with it, what to do.
+_HABITS: tuple[tuple[str, str, str], ...] = (
+    ("", r"\s*from\b.*", 'names are imported so: `import A, B from "path.eff"`'),
+    ("", r"\s*import\b[^\"]*", 'names are imported so: `import A, B from "path.eff"`'),
+    ("", r"\s*def\b.*", "a function is `fn name(x) = value`, a layer `block Name(out) { ... }`"),
+    (
+        "",
+        r"\s*class\b.*",
+        "a layer is `block Name(out) { ... }`, a network `model Name() on image: [...] { ... }`",
+    ),
+    ("", r"(.*[;{])?\s*return\b.*", "a body's value is its last line: write no `return`"),
+    ("", r"(.*[;{])?\s*elif\b.*", "write `else if c { ... }`"),
+    ("//?", r"(.*[;{])?\s*//?", "a comment begins with `#`"),
+    ("&", r".*&&?", "write `and`"),
+    ("[|]", r".*[|][|]?", "write `or`; a layer is applied by `|>`"),
+    ("!", r".*", "write `not`"),
+    ("[?]", r".*", "a choice is written `a if c else b`"),
+    ("=", r".*[-+*/]=", "a name is bound once: give the new value a name of its own"),
+    (":", r".*\b(if|for|while|else)\b[^{]*:", "a body stands in braces: `if c { ... }`"),
+    ("[\u00d7*]|\u00b7", r".*->.*", "a line is repeated by `x`: `MBConv() -> 24 x 3`"),
+    ("[0-9].*", r".*\bon\s+\w+\s*:[^\[]*", "a shape is a list: `on image: [3, 224, 224]`"),
+    ("=", r"\s*self\..*", "a layer's label stands before it: `stem: conv(32)`"),
+)
+
+
+def _habit(source: Source, span: Span, found: str) -> str | None:
+    """The help for a habit of other languages, where the line up to the place shows one."""
+    line, column = source.line_column(span.start)
+    before = source.line(line)[: column - 1 + span.end - span.start]
+    fits = (
+        help
+        for word, text, help in _HABITS
+        if (not word or re.fullmatch(word, found)) and re.fullmatch(text, before, re.DOTALL)
+    )
+    return next(fits, None)
+
+
 def _syntax_help(found: str, accepts: set[str]) -> str | None:
     """What to do about the commonest slips."""
     if accepts == {"EFFSPEC"} or "EFFSPEC" in accepts:
@@ -320,7 +357,7 @@ def _syntax_help(found: str, accepts: set[str]) -> str | None:
     if found == '"':
         return 'a text ends with `"` on the line where it begins'
     if found.startswith("'"):
-        return 'strings stand in double quotes: "text"'
+        return 'a text stands in double quotes: "half"'
     if found and not found.isascii():
         return "names are made of the letters a to z and A to Z, digits and underscores"
     if found in ("def", "class", "lambda", "while", "return", "import"):

@@ -98,7 +98,7 @@ def _listed(names: Sequence[str], text: Callable[[str], str], rest: str) -> list
 
 def _near(name: str, others: Sequence[str]) -> str:
     near = get_close_matches(name, others[:2000], n=1, cutoff=0.75)
-    return f"; did `{near[0]}` mean it?" if near else ""
+    return f"; is it called `{near[0]}`?" if near else ""
 
 
 def is_counter(name: str, shape: tuple[int, ...]) -> bool:

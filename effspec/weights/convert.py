@@ -164,7 +164,7 @@ def _unfit(
     return fail(
         "E0805",
         f"the checkpoint is not of this model: {len(found)} tensors against {len(wanted)}, in "
-        f"{len(notes)} places of different kind or shape",
+        f"{len(notes)} place{'s' * (len(notes) != 1)} of different kind or shape",
         notes=(*notes[:_LISTED], *more),
         help=_part(found, wanted)
         or "choose the variant and settings that it was trained with (`--set classes=N` for another head)",
@@ -173,8 +173,13 @@ def _unfit(
 
 def _part(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str | None:
     """What to do about a checkpoint that has several models side by side: `model.stem.weight`, `ema.stem.weight`."""
-    counts = beginnings(found)
-    whole = {word: count for word, count in counts.items() if len(wanted) <= count < len(found)}
+    shapes = Counter(wanted.values())
+    whole = {
+        word: count
+        for word, count in beginnings(found).items()
+        if count == len(wanted) < len(found)
+        and Counter(shape for name, shape in found.items() if name.startswith(f"{word}.")) == shapes
+    }
     if not whole:
         return None
     listed = " and ".join(f"`{word}` ({count} tensors)" for word, count in list(whole.items())[:4])
