@@ -8,11 +8,11 @@ from typing import Any
 
 from effspec.backends.torch import build
 from effspec.backends.torch.build import name
-from effspec.backends.torch.plan.merge import merge
 from effspec.backends.torch.plan.applications import width_of
 from effspec.backends.torch.plan.arguments import Argument
 from effspec.backends.torch.plan.body import Class
 from effspec.backends.torch.plan.columns import Untranslatable
+from effspec.backends.torch.plan.merge import merge
 from effspec.backends.torch.plan.scope import Scope
 from effspec.backends.torch.plan.statements import Translation
 
