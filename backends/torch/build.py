@@ -227,11 +227,12 @@ def choice(test: ast.expr, chosen: ast.expr, otherwise: ast.expr) -> ast.IfExp:
 def assigns(statement: ast.stmt, word: str) -> bool:
     """Whether a statement is `self.word = ...`."""
     target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-    return isinstance(target, ast.Attribute) and target.attr == word and is_self(target.value)
+    return isinstance(target, ast.Attribute) and target.attr == word and is_name(target.value, "self")
 
 
-def is_self(tree: ast.expr) -> bool:
-    return isinstance(tree, ast.Name) and tree.id == "self"
+def is_name(tree: ast.expr, word: str) -> bool:
+    """Whether a tree is just this name."""
+    return isinstance(tree, ast.Name) and tree.id == word
 
 
 def comprehension(element: ast.expr, target: ast.expr, iterable: ast.expr) -> ast.ListComp:
@@ -278,23 +279,21 @@ def is_element(tree: ast.AST, word: str, index: str) -> bool:
     return False
 
 
-def copied(tree: Tree) -> Tree:
-    """A tree of its own that says the same."""
-    return copy.deepcopy(tree)
-
-
-def replace(tree: ast.expr, choose: Callable[[ast.AST], ast.expr | None]) -> ast.expr:
-    """The tree with the parts replaced for which `choose` gives another one."""
+def replace(tree: Tree, choose: Callable[[ast.AST], ast.expr | None]) -> Tree:
+    """A copy of the tree with the parts replaced for which `choose` gives another one."""
 
     class Replace(ast.NodeTransformer):
         def visit(self, node: ast.AST) -> Any:
             other = choose(node)
             return self.generic_visit(node) if other is None else other
 
-    result: ast.expr = Replace().visit(copy.deepcopy(tree))
+    result: Tree = Replace().visit(copy.deepcopy(tree))
     return result
 
 
-def substitute(tree: ast.expr, names: Mapping[str, ast.expr]) -> ast.expr:
-    """The tree with names replaced by expressions."""
-    return replace(tree, lambda node: names.get(node.id) if isinstance(node, ast.Name) else None)
+def substitute(tree: Tree, names: Mapping[str, ast.expr]) -> Tree:
+    """A copy of the tree with names replaced by expressions where they are read."""
+    return replace(
+        tree,
+        lambda node: names.get(node.id) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) else None,
+    )

@@ -63,7 +63,7 @@ class Comprehensions(Dataflow):
         lists = {
             part.value.id
             for part in ast.walk(tree)
-            if isinstance(part, ast.Subscript) and _is_name(part.slice, index) and isinstance(part.value, ast.Name)
+            if isinstance(part, ast.Subscript) and build.is_name(part.slice, index) and isinstance(part.value, ast.Name)
         }
         if len(lists) != 1 or "x" in build.free_names(tree):
             return None
@@ -81,7 +81,3 @@ class Comprehensions(Dataflow):
                 column = self.scope.values.get(listed, {})
                 return {(instance, iteration[:-1]): len(value) for (instance, iteration), value in column.items()}
         return None
-
-
-def _is_name(tree: ast.expr, word: str) -> bool:
-    return isinstance(tree, ast.Name) and tree.id == word

@@ -81,7 +81,7 @@ class _Trunk:
     def take(self, statement: ast.stmt) -> None:
         """Add a statement of forward; raises Untranslatable where the trunk ends."""
         self.taken += 1
-        if _is_training(statement):
+        if isinstance(statement, ast.If) and _is_training(statement):
             if self.kept != self.taken - 1 or self.last is None or self.asides_read(statement):
                 raise Untranslatable("an output of training that is not of a label")
             self._aside(ast.Subscript(name(_FEATURES), ast.Constant(self.last), ast.Load()), statement)
@@ -98,9 +98,9 @@ class _Trunk:
         if last is not None:
             self.kept, self.written, self.last, self.tail = self.taken, len(self.done), self._at_last(last), tail
 
-    def _aside(self, feature: ast.expr, statement: ast.stmt) -> None:
+    def _aside(self, feature: ast.expr, statement: ast.If) -> None:
         """A statement of training, after the trunk, with those before it under one `if`."""
-        moved = _Reading(feature).visit(build.copied(statement))
+        moved = build.substitute(statement, {"x": feature})
         if self.asides:
             self.asides[0].body += moved.body
         else:
@@ -140,7 +140,7 @@ class _Trunk:
 
     def _is_function(self, statement: ast.stmt) -> bool:
         """Whether a statement is `x = f(x)`."""
-        if not isinstance(statement, ast.Assign) or not _is_x(statement.targets[0]):
+        if not isinstance(statement, ast.Assign) or not build.is_name(statement.targets[0], "x"):
             return False
         return not build.free_names(statement.value) & (self.assigned - {"x"})
 
@@ -229,7 +229,7 @@ def _label(statement: ast.stmt, labels: dict[str, Path]) -> Path | None:
     """The path of `x = self.label(x)`, `x = self.label[i](x)` or `x = module(x)` with a variable of a loop."""
     match statement:
         case ast.Assign(targets=[target], value=ast.Call(func=function, args=[argument], keywords=[])):
-            if not (_is_x(target) and _is_x(argument)):
+            if not (build.is_name(target, "x") and build.is_name(argument, "x")):
                 return None
         case _:
             return None
@@ -271,25 +271,11 @@ def _last_key(container: ast.expr) -> str:
     raise Untranslatable("a container of unknown length")
 
 
-class _Reading(ast.NodeTransformer):
-    """`x` read from where it is kept."""
-
-    def __init__(self, tree: ast.expr) -> None:
-        self.tree = tree
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.tree if node.id == "x" and isinstance(node.ctx, ast.Load) else node
-
-
-def _is_x(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id == "x"
-
-
-def _is_training(statement: ast.stmt) -> bool:
+def _is_training(statement: ast.If) -> bool:
     """`if self.training: aux = ...`."""
-    match statement:
-        case ast.If(test=ast.Attribute(value=ast.Name(id="self"), attr="training"), orelse=[]):
-            return True
+    match statement.test:
+        case ast.Attribute(value=ast.Name(id="self"), attr="training"):
+            return not statement.orelse
     return False
 
 

@@ -36,11 +36,13 @@ def _merge_arguments(scope: Scope) -> None:
 
 def _merge_names(scope: Scope) -> None:
     """No local that is just another name for an argument."""
-    for statement in scope.init:
+    for position, statement in enumerate(scope.init):
         match statement:
             case ast.Assign(targets=[ast.Name(id=word)], value=ast.Name() as same):
-                scope.init = [other for other in scope.init if other is not statement]
+                scope.init = [*scope.init[:position], *scope.init[position + 1 :]]
                 _substitute(scope, word, same)
+                _merge_names(scope)
+                return
 
 
 def _read(scope: Scope) -> set[str]:
@@ -63,15 +65,7 @@ def _texts(scope: Scope, argument: Argument) -> Iterator[ast.expr]:
 
 
 def _substitute(scope: Scope, word: str, tree: ast.expr) -> None:
-    scope.init = [_Substitution(word, tree).visit(statement) for statement in scope.init]
-
-
-class _Substitution(ast.NodeTransformer):
-    def __init__(self, word: str, tree: ast.expr) -> None:
-        self.word, self.tree = word, tree
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.tree if node.id == self.word and isinstance(node.ctx, ast.Load) else node
+    scope.init = [build.substitute(statement, {word: tree}) for statement in scope.init]
 
 
 class _ThroughLists(ast.NodeTransformer):

@@ -64,7 +64,7 @@ def inline_chain(cls: Class) -> ast.Call | None:
         while isinstance(tree, ast.Call) and (word := _own_module(tree)):
             inner.append(word)
             tree = tree.args[0]
-        if not (tree is not None and _is_x(tree)):
+        if not (tree is not None and build.is_name(tree, "x")):
             return None
         called += reversed(inner)
     if called != list(made):
@@ -202,7 +202,7 @@ def _made_by(statement: ast.stmt) -> str:
     indices = ""
     while isinstance(tree, ast.Subscript) and isinstance(tree.slice, ast.Constant):
         indices, tree = str(tree.slice.value) + indices, tree.value
-    return tree.attr + indices if isinstance(tree, ast.Attribute) and build.is_self(tree.value) else ""
+    return tree.attr + indices if isinstance(tree, ast.Attribute) and build.is_name(tree.value, "self") else ""
 
 
 def _return_last(statements: list[ast.stmt]) -> list[ast.stmt]:
@@ -258,7 +258,7 @@ def _chain(statements: list[ast.stmt]) -> list[ast.stmt]:
     calls: list[ast.Call] = []
     for position, statement in enumerate(statements):
         value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
-        moved = isinstance(statement, ast.Assign) and not _is_x(statement.targets[0])
+        moved = isinstance(statement, ast.Assign) and not build.is_name(statement.targets[0], "x")
         if not isinstance(value, ast.Call) or not _is_module_call(value, position == 0) or moved:
             return statements
         calls.append(value)
@@ -269,18 +269,16 @@ def _chain(statements: list[ast.stmt]) -> list[ast.stmt]:
     return [ast.Return(calls[-1])]
 
 
-def _is_x(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name) and node.id == "x"
-
-
 def _is_module_call(value: ast.Call, first: bool) -> bool:
     """`self.label(x)`; the first of a chain may be of the list that comes in."""
-    return bool(_own_module(value)) and (_is_x(value.args[0]) or (first and isinstance(value.args[0], ast.Name)))
+    return bool(_own_module(value)) and (
+        build.is_name(value.args[0], "x") or (first and isinstance(value.args[0], ast.Name))
+    )
 
 
 def _own_module(value: ast.Call) -> str:
     """The label of `self.label(...)` with one argument, else ""."""
-    function = value.func
-    owned = isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "self"
-    plain = owned and not value.keywords and len(value.args) == 1
-    return function.attr if plain and isinstance(function, ast.Attribute) else ""
+    match value:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=word), args=[_], keywords=[]):
+            return word
+    return ""
