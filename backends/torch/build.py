@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from types import CodeType
 from typing import Any, TypeVar
@@ -215,6 +215,21 @@ def store(tree: ast.expr) -> ast.expr:
 
 def assign(target: ast.expr | str, value: ast.expr) -> ast.Assign:
     return ast.Assign([store(parse(target) if isinstance(target, str) else target)], value, lineno=0)
+
+
+def function(
+    word: str,
+    inputs: list[ast.arg],
+    body: list[ast.stmt],
+    returns: str | None = None,
+    *,
+    defaults: Sequence[ast.expr] = (),
+    kwargs: ast.arg | None = None,
+) -> ast.FunctionDef:
+    """`def word(inputs, **kwargs) -> returns:`; `defaults` are those of the last inputs."""
+    signature = ast.arguments([], inputs, None, [], [], kwargs, list(defaults))
+    annotation = parse(returns) if returns is not None else None
+    return ast.FunctionDef(name=word, args=signature, body=body, decorator_list=[], returns=annotation, lineno=0)
 
 
 def choice(test: ast.expr, chosen: ast.expr, otherwise: ast.expr) -> ast.IfExp:

@@ -74,22 +74,12 @@ def _class(cls: Class) -> ast.ClassDef:
         if not argument.required:
             defaults.append(build.literal(argument.default))
     start: list[ast.stmt] = [] if cls.custom_init else [ast.Expr(build.parse("super().__init__()"))]
-    init = _function("__init__", arguments, defaults, [*start, *cls.init], "None")
-    inputs = [ast.arg("self"), *[ast.arg(word, build.parse(kind)) for word, kind in cls.forward_args]]
+    init = build.function("__init__", arguments, [*start, *cls.init], "None", defaults=defaults)
     body: list[ast.stmt] = [ast.Expr(ast.Constant(cls.doc))] if cls.doc else []
     if len(init.body) > 1 or arguments[1:]:
         body.append(init)
-    body += [*cls.methods, _function("forward", inputs, [], cls.forward, cls.returns)]
+    body += [*cls.methods, build.function("forward", cls.inputs(), cls.forward, cls.returns)]
     return ast.ClassDef(cls.name, cls.bases, [], body, [])
-
-
-def _function(
-    word: str, arguments: list[ast.arg], defaults: list[ast.expr], body: list[ast.stmt], returns: str
-) -> ast.FunctionDef:
-    signature = ast.arguments([], arguments, None, [], [], None, defaults)
-    return ast.FunctionDef(
-        name=word, args=signature, body=body, decorator_list=[], returns=build.parse(returns), lineno=0
-    )
 
 
 def _title(unit: Unit) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from effspec.backends.torch.operators import ACTIVATIONS, NEED_CHANNELS
@@ -90,6 +91,11 @@ def layer_name(site: nodes.Node) -> nodes.Name | None:
     while isinstance(layer, nodes.Call):
         layer = layer.function
     return layer if isinstance(layer, nodes.Name) else None
+
+
+def word_of(applications: Mapping[Any, Application]) -> str:
+    """The word of the label that all of these applications have."""
+    return next(iter(applications.values())).label[0]
 
 
 def label_of(site: nodes.Node) -> nodes.Label | None:

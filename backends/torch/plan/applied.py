@@ -9,7 +9,15 @@ from dataclasses import replace
 from effspec.backends.torch import build, operators
 from effspec.backends.torch.build import call, name, own
 from effspec.backends.torch.functionals import Use, functional
-from effspec.backends.torch.plan.applications import compact, input_type, kind_of, label_of, op_of, owns_parameters
+from effspec.backends.torch.plan.applications import (
+    compact,
+    input_type,
+    kind_of,
+    label_of,
+    op_of,
+    owns_parameters,
+    word_of,
+)
 from effspec.backends.torch.plan.body import Applications, Text, common, force
 from effspec.backends.torch.plan.columns import Column, Split, constant_of
 from effspec.backends.torch.plan.modules import WORDS
@@ -31,7 +39,7 @@ class Applied(Sizes):
         if len(there) < len(here) and condition is None:
             # The layer is sometimes `identity`: an argument, named as the label, says whether it is there.
             present: Column = {entry: entry in there for entry in here}
-            condition = self.scope.promote(next(iter(there.values())).label[0], present, default=True)
+            condition = self.scope.promote(word_of(there), present, default=True)
             here = there
         everywhere = {entry: a for entry, a in self.everywhere(site).items() if kind_of(a) != "identity"}
         first = next(iter(here.values()))

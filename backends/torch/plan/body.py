@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias
 
 from effspec.backends.torch import build
 from effspec.backends.torch.build import name
+from effspec.backends.torch.plan.applications import word_of
 from effspec.backends.torch.plan.arguments import RESERVED, Argument
 from effspec.backends.torch.plan.columns import Column, Entry, Untranslatable
 from effspec.backends.torch.plan.scope import Scope
@@ -77,6 +78,10 @@ class Class:
     methods: list[ast.stmt] = field(default_factory=list)
     custom_init: bool = False
     inline: ast.Call | None = None
+
+    def inputs(self) -> list[ast.arg]:
+        """What forward takes, with annotations."""
+        return [ast.arg("self"), *[ast.arg(word, build.parse(kind)) for word, kind in self.forward_args]]
 
 
 class Planner(Protocol):
@@ -155,7 +160,7 @@ class Body(ABC):
         """The Python text of a tensor (or list of tensors) expression in forward; raises Untranslatable."""
 
     def _labels(self) -> set[str]:
-        found = {next(iter(here.values())).label[0] for here in self.applied.values()}
+        found = {word_of(here) for here in self.applied.values()}
         return found | {part.name.id for part in nodes.descend(self.node) if isinstance(part, nodes.Param)}
 
     def variable(self, word: str) -> str:

@@ -147,10 +147,9 @@ class Columns:
             return bound
         if name in self.varying or name == "out":
             return True
-        return bound or (name in self.parameters and self.all_default(name) and self._default_is_structural(name))
-
-    def _default_is_structural(self, name: str) -> bool:
-        return self.structural(self.parameters[name].default)
+        if bound or name not in self.parameters:
+            return bound
+        return self.all_default(name) and self.structural(self.parameters[name].default)
 
     def all_default(self, name: str) -> bool:
         """Whether no caller gave this parameter: then it is a name for its default."""

@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 from effspec.backends.torch import build
 from effspec.backends.torch.build import attribute, call, name, own
-from effspec.backends.torch.plan.applications import width_of
+from effspec.backends.torch.plan.applications import width_of, word_of
 from effspec.backends.torch.plan.body import Applications, Text, force
 from effspec.backends.torch.plan.columns import Column, Entry, Loop, Split, Untranslatable, constant_of
-from effspec.backends.torch.plan.loops import AnyLoop, Source
+from effspec.backends.torch.plan.loops import AnyLoop
 from effspec.backends.torch.plan.modules import Modules
 
 from effspec.layers import Instance, Layer
@@ -32,30 +32,28 @@ class Containers(Modules):
         self, site: nodes.Node, label: nodes.Label, source: Text, everywhere: Applications, condition: ast.expr | None
     ) -> ast.expr:
         """The module of an indexed label where the translation stands; its container is made once."""
-        word = next(iter(everywhere.values())).label[0]
         if site not in self.containers:
             self.containers[site] = self._container(site, label, source, everywhere, condition)
         kind = self.containers[site]
         if self.in_symbolic_loop:
-            return self._loop_reference(site, label.indices, everywhere, kind, word)
+            return self._loop_reference(label.indices, everywhere, kind)
         same, found = constant_of({e: a.label[1] for e, a in self.here(site).items()})
         if not same:
             raise Untranslatable("an index that differs")
-        tree: ast.expr = own(word)
+        tree: ast.expr = own(word_of(everywhere))
         for position, index in enumerate(found):
             place = ast.Constant(str(index)) if kind == "dict" and position == 0 else build.constant(index)
             tree = ast.Subscript(tree, place, ast.Load())
         return tree
 
-    def _loop_reference(
-        self, site: nodes.Node, indices: tuple[nodes.Expr, ...], everywhere: Applications, kind: str, word: str
-    ) -> ast.expr:
+    def _loop_reference(self, indices: tuple[nodes.Expr, ...], everywhere: Applications, kind: str) -> ast.expr:
         """Inside Python loops: the loop's own variable where the container has one entry each turn, else an index."""
+        word = word_of(everywhere)
         if len(self._sites(word)) > 1:
             raise Untranslatable("a container that several places fill")
         if self.in_fixed_loop or len(indices) != len(self.scope.loops):
             raise Untranslatable("labels that do not follow the loops")
-        full = self._every_turn(site, everywhere)
+        full = self._every_turn(everywhere)
         if len(indices) > 1:
             if not full:
                 raise Untranslatable("a nested label that is not always there")
@@ -75,7 +73,7 @@ class Containers(Modules):
         self.loop_used[-1].add(index.id)
         return ast.Subscript(own(word), index if kind == "list" else call("str", index), ast.Load())
 
-    def _every_turn(self, site: nodes.Node, everywhere: Applications) -> bool:
+    def _every_turn(self, everywhere: Applications) -> bool:
         """Whether a place applies its layer in every turn of its loops, in the order of the container."""
         depth = len(self.scope.loops)
         labels: dict[Instance, dict[tuple[int, ...], tuple[int, ...]]] = {}
@@ -97,7 +95,7 @@ class Containers(Modules):
 
         The kind of container: "list" or "dict".
         """
-        alone = len(self._sites(next(iter(everywhere.values())).label[0])) == 1
+        alone = len(self._sites(word_of(everywhere))) == 1
         if alone and not self.scope.is_model and not self.scope.literal:
             state = self.snapshot()
             try:
@@ -119,7 +117,7 @@ class Containers(Modules):
         self, site: nodes.Node, source: Text, everywhere: Applications, condition: ast.expr | None
     ) -> str:
         """Make the container written out, or add to it what another place has begun; it is made under `condition`."""
-        word = next(iter(everywhere.values())).label[0]
+        word = word_of(everywhere)
         by_label: dict[Indices, Applications] = {}
         per_instance: dict[Instance, set[Indices]] = {}
         for entry, application in everywhere.items():
@@ -189,7 +187,7 @@ class Containers(Modules):
                     tree = call("nn.ModuleList", build.comprehension(tree, target, iterable))
         finally:
             self.scope.loops = outer
-        self.declare(next(iter(everywhere.values())).label[0], tree)
+        self.declare(word_of(everywhere), tree)
         return kind
 
     def _kind(self, loops: list[AnyLoop], everywhere: Applications) -> str:
@@ -305,13 +303,9 @@ class Containers(Modules):
                     return element, lists
                 return ast.Tuple([index, element], ast.Load()), call("enumerate", lists)
             if source.kind == "range" and (index is not None or 0 not in self._counter(loop.node).values()):
-                return name(self.variable(source.target.id)), self._range(source)
+                return name(self.variable(source.target.id)), self.range_of(source)
         count = self._count(loop.node.iterable)
         return index or name("_"), call("range", count)
-
-    def _range(self, source: Source) -> ast.expr:
-        """The numbers of a range as `__init__` says them."""
-        return self.range_of(source)
 
     def _count(self, iterable: nodes.Expr) -> ast.expr:
         """How often a loop of the spec runs, as a Python number."""

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from effspec.backends.torch import build
 from effspec.backends.torch.build import call, own
+from effspec.backends.torch.plan.applications import word_of
 from effspec.backends.torch.plan.applied import Applied
 from effspec.backends.torch.plan.body import Channels, Text, element_of, is_tensor
 from effspec.backends.torch.plan.columns import Column, Untranslatable, constant_of, sample_of
@@ -127,7 +128,7 @@ class Dataflow(Applied):
         source, alone = self.value(other.source), self.value(plain)
         with self.only({entry for entry, value in column.items() if value == flipped}):
             tree = self.constructor(step, source, self.here(step))
-        word = next(iter(here.values())).label[0]
+        word = word_of(here)
         missing = build.dump(source.tree) != build.dump(alone.tree)
         absent = ast.Constant(None) if missing else call("nn.Identity")
         self.declare(word, ast.IfExp(test, tree, absent) if flipped else ast.IfExp(test, absent, tree))

@@ -37,17 +37,7 @@ def split_features(model: Class) -> None:
     if trunk.tail:
         done[-1] = _before_turns(done[-1], trunk.tail)
     body = [build.assign(_FEATURES, ast.Dict([], [])), *done, ast.Return(name(_FEATURES))]
-    inputs = [ast.arg("self"), *[ast.arg(word, build.parse(kind)) for word, kind in model.forward_args]]
-    model.methods.append(
-        ast.FunctionDef(
-            name="forward_features",
-            args=ast.arguments([], inputs, None, [], [], None, []),
-            body=body,
-            decorator_list=[],
-            returns=build.parse("dict[str, torch.Tensor]"),
-            lineno=0,
-        )
-    )
+    model.methods.append(build.function("forward_features", model.inputs(), body, "dict[str, torch.Tensor]"))
     made: ast.expr = build.parse("self.forward_features(x)")
     start: list[ast.stmt] = []
     if trunk.asides:

@@ -44,11 +44,9 @@ def _half(multiple: ast.expr | None) -> ast.expr:
     if multiple is None:
         return ast.Constant(0.5)
     value = multiple.value if isinstance(multiple, ast.Constant) else None
-    return (
-        ast.Constant(value // 2)
-        if isinstance(value, int) and value % 2 == 0
-        else build.binary("/", multiple, ast.Constant(2))
-    )
+    if isinstance(value, int) and value % 2 == 0:
+        return ast.Constant(value // 2)
+    return build.binary("/", multiple, ast.Constant(2))
 
 
 def _plain(word: str) -> Callable[..., ast.expr]:
@@ -149,16 +147,8 @@ class Functions:
                     targets.append(build.name(_variable(target.id)))
                 body.append(build.assign(targets[0] if len(targets) == 1 else ast.Tuple(targets, ast.Load()), value))
         body.append(ast.Return(self._expression(definition, fn.result, names)))
-        signature = ast.arguments(
-            [],
-            [ast.arg(name) for name, _ in parameters],
-            None,
-            [],
-            [],
-            None,
-            [d for _, d in parameters if d is not None],
-        )
-        tree = ast.FunctionDef(name=word, args=signature, body=body, decorator_list=[], lineno=0)
+        defaults = [default for _, default in parameters if default is not None]
+        tree = build.function(word, [ast.arg(name) for name, _ in parameters], body, defaults=defaults)
         self._trees[word] = ast.fix_missing_locations(tree)
         self.namespace[word] = self._observed(tree)
 

@@ -18,6 +18,7 @@ from effspec.backends.torch.plan.applications import (
     owns_parameters,
     symmetric_pad,
     width_of,
+    word_of,
 )
 from effspec.backends.torch.plan.body import Applications, Later, Text, force
 from effspec.backends.torch.plan.calls import Calls
@@ -100,7 +101,7 @@ class Modules(Calls):
             if any(value not in (0, False, None) for value in application.attributes.values()):
                 raise Split({instance: kind_of(other) for (instance, _), other in entries.items()})
             column[entry] = build.ModuleClass(operators.ACTIVATIONS[op_of(application)])
-        return call(self.scope.express(next(iter(entries.values())).label[0], column, layer_name(site)))
+        return call(self.scope.express(word_of(entries), column, layer_name(site)))
 
     def _operator_module(self, entries: Applications, source: Text) -> ast.expr:
         first = next(iter(entries.values()))

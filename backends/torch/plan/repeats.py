@@ -6,6 +6,7 @@ import ast
 
 from effspec.backends.torch import build
 from effspec.backends.torch.build import call, name, own
+from effspec.backends.torch.plan.applications import word_of
 from effspec.backends.torch.plan.body import Applications, Text
 from effspec.backends.torch.plan.columns import Column, Split, Untranslatable, constant_of
 from effspec.backends.torch.plan.containers import Containers
@@ -29,7 +30,7 @@ class Repeats(Containers):
             tree = self.sequential(line, source, everywhere if not self.in_fixed_loop else here)
             if condition is not None:
                 tree = ast.IfExp(condition, tree, call("nn.Identity"))
-            reference = own(self.declare(next(iter(here.values())).label[0], tree, self.shape_comment(here)))
+            reference = own(self.declare(word_of(here), tree, self.shape_comment(here)))
         output = here[max(here, key=lambda entry: entry[1])].output
         if self.scope.is_model and isinstance(output, Tensor):
             channels: ast.expr | None = build.literal(output.type.shape[0])

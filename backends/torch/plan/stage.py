@@ -141,27 +141,15 @@ def _definition(
     first = ast.Call(name("block"), [name("in_channels"), name("out_channels")], [*changed, *passed])
     rest = ast.Call(name("block"), [name("out_channels"), name("out_channels")], passed)
     fewer = call("range", build.binary("-", name("repeats"), ast.Constant(1)))
-    return ast.FunctionDef(
-        name=helper,
-        args=ast.arguments(
-            posonlyargs=[],
-            args=arguments,
-            vararg=None,
-            kwonlyargs=[],
-            kw_defaults=[],
-            kwarg=ast.arg("kwargs", name(_type_of(kwargs))) if kwargs else None,
-            defaults=[build.literal(argument.default) for argument in first_only],
-        ),
-        body=[
-            ast.Expr(ast.Constant(_DOC)),
-            build.assign("first", first),
-            build.assign("rest", build.comprehension(rest, name("_"), fewer)),
-            ast.Return(call("nn.Sequential", name("first"), ast.Starred(name("rest"), ast.Load()))),
-        ],
-        decorator_list=[],
-        returns=build.parse("nn.Sequential"),
-        lineno=0,
-    )
+    body = [
+        ast.Expr(ast.Constant(_DOC)),
+        build.assign("first", first),
+        build.assign("rest", build.comprehension(rest, name("_"), fewer)),
+        ast.Return(call("nn.Sequential", name("first"), ast.Starred(name("rest"), ast.Load()))),
+    ]
+    defaults = [build.literal(argument.default) for argument in first_only]
+    others = ast.arg("kwargs", name(_type_of(kwargs))) if kwargs else None
+    return build.function(helper, arguments, body, "nn.Sequential", defaults=defaults, kwargs=others)
 
 
 def _type_of(kwargs: list[ast.expr]) -> str:

@@ -6,7 +6,7 @@ import ast
 
 from effspec.backends.torch import build, operators
 from effspec.backends.torch.build import call, name, own
-from effspec.backends.torch.plan.applications import common_width
+from effspec.backends.torch.plan.applications import common_width, word_of
 from effspec.backends.torch.plan.body import Channels, Later, Text, element_of, is_tensor
 from effspec.backends.torch.plan.columns import Untranslatable, constant_of, sample_of
 from effspec.backends.torch.plan.comprehensions import Comprehensions
@@ -121,7 +121,7 @@ class Translation(Comprehensions):
         if line.guard is None or all(reached.values()):
             self.become(self.apply(line, self.current, None))
         elif self.is_module(line, here) and not self.in_symbolic_loop:
-            condition = self.init_condition(line.guard, reached, "has_" + next(iter(here.values())).label[0])
+            condition = self.init_condition(line.guard, reached, "has_" + word_of(here))
             self.become(self.apply(line, self.current, condition))
         else:
             test = self.condition(line.guard, reached)
