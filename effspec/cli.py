@@ -26,6 +26,7 @@ from effspec.options import (
     complete_option,
     complete_spec,
     complete_target,
+    complete_variant,
     json_option,
     point_options,
     spec_argument,
@@ -241,7 +242,10 @@ def _size(path: str, binary: bool) -> str:
 
 @cli.command(short_help="Find every mistake of specs, in every variant.")
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True, shell_complete=complete_spec)
-@click.option("--variant", "variants", metavar="NAME", multiple=True, help="Only this variant. Repeatable.")
+@click.option(
+    "--variant", "variants", metavar="NAME", multiple=True, shell_complete=complete_variant,
+    help="Only this variant. Repeatable.",
+)  # fmt: skip
 @click.option("--peers", is_flag=True, help="Run `equals(...)` too, against the installed timm and torchvision.")
 @json_option
 def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_json: bool) -> None:
@@ -253,7 +257,13 @@ def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_jso
     """
     from effspec.commands.check import check_spec
 
-    results = [check_spec(spec, peers=peers, variants=variants) for spec in specs]
+    places = {}
+    if variants:
+        from effspec.request import place
+
+        words = ["effspec", *click.get_current_context().find_root().obj]
+        places = {name: place(words, "--variant", name) for name in variants}
+    results = [check_spec(spec, peers=peers, variants=variants, places=places) for spec in specs]
     if as_json:
         document("checked", results)
     for result in results:

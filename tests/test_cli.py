@@ -803,7 +803,7 @@ def test_completion_answers(here: Path) -> None:
     )
     for spec in ("my.eff", "./my.eff"):
         assert answers("compile", spec, "--variant", "") == {"good", "great"}
-    assert answers("show", "my.eff", "--variant", "gr") == {"great"}
+    assert answers("show", "my.eff", "--variant", "gr") == answers("check", "my.eff", "--variant", "gr") == {"great"}
     assert answers("show", "gone.eff", "--variant", "") == set()
     assert answers("weights", "convert", "x.pth", "--spec", "my.eff", "--variant", "go") == {"good"}
     assert answers("compile", "my.eff", "--set", "") == {"classes=", "width="}

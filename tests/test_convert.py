@@ -274,6 +274,14 @@ def test_another_head_is_named_on_both_sides() -> None:
     assert "the model `classifier.weight` (1000, 1280), `classifier.bias` (1000,)" in said
 
 
+def test_a_larger_model_is_no_checkpoint_of_several() -> None:
+    """What lies under one name is a part only if it could be the model."""
+    source = {f"features.{i}.{role}": shape for i in range(200) for role, shape in (("weight", (8, 3)), ("bias", (8,)))}
+    with pytest.raises(EffspecError) as caught:
+        convert({**source, "fc.weight": (10, 8)}, graph("specs/b0.eff", "b0"))
+    assert "E0805" in str(caught.value) and "--part" not in str(caught.value)
+
+
 def test_missing_and_surplus_tensors_are_named() -> None:
     source = dict(shapes("timm/efficientnet_b0"))
     del source["blocks.2.1.conv_dw.weight"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -51,8 +51,14 @@ def _counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
-def check_spec(spec: str, *, peers: bool = False, variants: Sequence[str] = ()) -> Result:
-    """Check one spec, or only some variants of it; its errors are in the result, not raised."""
+def check_spec(
+    spec: str,
+    *,
+    peers: bool = False,
+    variants: Sequence[str] = (),
+    places: Mapping[str, Span | None] | None = None,
+) -> Result:
+    """Check one spec, or only some variants of it, asked for at `places`; its errors are in the result, not raised."""
     try:
         module = load(spec)
     except EffspecError as error:
@@ -62,7 +68,10 @@ def check_spec(spec: str, *, peers: bool = False, variants: Sequence[str] = ()) 
     asked = [request for request in requests(module) if not variants or request.variant in variants]
     for name in variants:
         if name not in module.variants:
-            found.append(Diagnostic("E0601", f"{spec} has no variant `{name}`", help=suggest(name, module.variants)))
+            span = (places or {}).get(name)
+            label = Label(span) if span is not None else None
+            help = suggest(name, module.variants)
+            found.append(Diagnostic("E0601", f"{spec} has no variant `{name}`", label, help=help))
     for number, request in enumerate(asked):
         doing(f"checking {spec}", number, len(asked))
         try:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from effspec.ir.graph import Initializer
 from effspec.ir.types import TensorType
 from effspec.ops.base import REAL_LIMIT, REQUIRED, Argument, Attributes, Kind, Op, OpError, Types
+from effspec.values import show as decimal
 
 LIMIT = 2**31
 """No size, pad or index is larger."""
@@ -94,7 +95,7 @@ def describe(value: object) -> str:
         case bool():
             return str(value).lower()
         case int() | Fraction():
-            return str(value)
+            return decimal(value)
         case str():
             return f'"{value}"'
         case None:

@@ -18,6 +18,7 @@ from effspec.ops.base import (
     resolve_axis,
     same_type,
 )
+from effspec.values import show as decimal
 
 
 def _input_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
@@ -51,7 +52,7 @@ def _resolve_rate(arguments: Mapping[str, object], types: Types) -> Attributes:
     assert isinstance(rate, int | Fraction)
     if not 0 <= rate < 1:
         raise OpError(
-            f"a drop rate lies from 0 to below 1, found {rate}",
+            f"a drop rate lies from 0 to below 1, found {decimal(rate)}",
             "rate",
             "the rate is the share that is dropped: 0 drops nothing",
         )
