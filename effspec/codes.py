@@ -531,7 +531,7 @@ _ROWS = (
     ),
     Code(
         "E0711",
-        "a file that is not effspec's, or was edited",
+        "a file that is not effspec's, was edited, or is another spec's",
         "Nobody's work is overwritten without being asked.",
         "$ effspec compile b0 -o edited_by_hand.py",
         "$ effspec compile b0 -o edited_by_hand.py --force",
