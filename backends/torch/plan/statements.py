@@ -8,7 +8,7 @@ from effspec.backends.torch import build, operators
 from effspec.backends.torch.build import call, name, own
 from effspec.backends.torch.plan.applications import common_width, word_of
 from effspec.backends.torch.plan.body import Channels, Later, Text, element_of, is_tensor
-from effspec.backends.torch.plan.columns import Untranslatable, constant_of, sample_of
+from effspec.backends.torch.plan.columns import Split, Untranslatable, constant_of, sample_of
 from effspec.backends.torch.plan.comprehensions import Comprehensions
 from effspec.backends.torch.plan.sizes import reads_tensor
 
@@ -201,7 +201,10 @@ class Translation(Comprehensions):
             ]
         else:
             sizes = [build.literal(size) for size in sample_of(shapes)]
-        initial = sample_of(self.scope.column(statement.init)) if statement.init is not None else 0
+        starts = self.scope.column(statement.init) if statement.init is not None else {}
+        if len({ast.dump(operators.parameter(sizes, start)) for start in starts.values()}) > 1:
+            raise Split({instance: start for (instance, _), start in starts.items()})
+        initial = sample_of(starts) or 0
         word = statement.name.id
         self.scope.init.append(build.assign("self." + word, operators.parameter(sizes, initial)))
         self.names[word] = Text(own(word))
