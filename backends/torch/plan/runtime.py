@@ -174,13 +174,13 @@ class _Flow:
         return bool(readers)
 
     def _input(self, declared: nodes.ModelInput, mention: nodes.Name) -> bool:
-        """`on image: [channels, ...]` where only plain convolutions read the image."""
+        """`on image: [channels, ...]` where only convolutions of one group read the image."""
         if not isinstance(declared.shape, nodes.List) or declared.shape.items[0] is not mention:
             return False
         graph = self.elaborated.graph
         for node in graph.inputs:
             for user in graph.users(node.id):
-                if user.op != "conv" or user.attributes["groups"] != 1 or len(user.inputs) != 1:
+                if user.op != "conv" or user.attributes["groups"] != 1:
                     return False
         self.used = True
         return True
