@@ -179,6 +179,13 @@ class Arguments(Columns):
             )
         return build.name(self.arguments[name].name)
 
+    def real(self, rate: ast.expr) -> None:
+        """What a rate reads are real numbers, even where all that is known of them is 0."""
+        words = build.free_names(rate)
+        for argument in self.arguments.values():
+            if argument.annotation == "int" and argument.name in words:
+                argument.annotation = "float"
+
     def in_channels(self) -> ast.expr:
         """The channels of the (only) input, or the list of them."""
         if "in" not in self.arguments:

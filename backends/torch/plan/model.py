@@ -50,6 +50,7 @@ class ModelTranslation(Translation):
             word = argument.name + "s"
             rates = build.assign(word, ast.GeneratorExp(self._formula(entry.value), [turns]))
             self.scope.init.append(build.commented(rates, "stochastic depth, linear in the index of the block"))
+            self.scope.real(rates.value)
             self.drawn[entry] = word
         return call("next", name(self.drawn[entry]))
 

@@ -108,6 +108,8 @@ class Modules(Calls):
         op = op_of(first)
         channels = self._channels(op, entries, source) if op in operators.NEED_CHANNELS else None
         attributes = self.window(entries) if op in ("conv", "conv_transpose") else self.attributes(entries)
+        if "rate" in attributes:
+            self.scope.real(attributes["rate"])
         self.made = attributes.get("out_channels") or attributes.get("out_features")
         weight = self._weight_class(entries) if op == "conv" and "weight" in first.layer.bound else None
         return operators.module(op, attributes, channels, self.planner.need, weight, len(input_type(first).shape))
