@@ -1,51 +1,35 @@
-"""Applies layers: operators become nodes of the graph, blocks run in frames of their own, and all of it is recorded."""
+"""Applies layers: operators to the graph, blocks in frames of their own; all of it is recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
-from effspec.calls import Calls
+from effspec.building import Builder
 from effspec.diagnostics import Label, Span
-from effspec.frames import MAX_NESTING, MAX_STEPS, Frame, Scope
-from effspec.ir.graph import Graph, Node, Parameter, Value
+from effspec.frames import MAX_NESTING, MAX_STEPS, Frame, Place, Scope
+from effspec.ir.graph import Value
 from effspec.ir.types import TensorType
-from effspec.layers import Application, Bound, Instance, Iteration, Layer, Tensor, key
-from effspec.ops import OPS
-from effspec.ops.base import REQUIRED, Attributes, Op, OpError, show
-from effspec.ops.base import Tensor as Owned
-from effspec.ops.bind import bind as bind_operator
+from effspec.layers import Application, Bound, Instance, Layer, Tensor, key
+from effspec.ops.base import REQUIRED, Op, OpError, show
 from effspec.ops.bind import infer
-from effspec.origins import Head, labels
-from effspec.params import ROOT_INIT, distribution
+from effspec.params import ROOT_INIT
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
 
-MAX_NODES = 200_000
-_Operator: TypeAlias = tuple[Attributes, tuple[TensorType, ...], Mapping[str, Owned]]
 ROOT_DEFAULTS: dict[str, Any] = {"pad": "half", "init": ROOT_INIT}
 
 
-class Applier(Calls):
-    """`Calls` with the graph."""
+class Applier(Builder):
+    """`Builder` with layers."""
 
     def __init__(self, model_name: str) -> None:
-        super().__init__()
-        self.graph = Graph(model_name)
-        self.next_id = 0
-        self.paths: dict[str, int] = {}
-        self.owners: dict[str, tuple[Span | None, tuple[int, ...]]] = {}
-        self.sharing = 0
-        self.training = False
+        super().__init__(model_name)
         self.stack: list[Layer] = []
         self.preparation: dict[str, dict[str, Any]] = {}
-        self.home = ""
-        self.running: list[Instance] = []
-        self.heads: dict[Instance, Head] = {}
         self.counting = False
         self._counted: dict[Any, Any] = {}
-        self._operators: dict[Any, _Operator] = {}
         self._uses: dict[tuple[nodes.Node, str], int] = {}
 
     def static_weight(self, definition: Definition) -> int:
@@ -109,194 +93,62 @@ class Applier(Calls):
         finally:
             owner.scope, owner.at, owner.iteration, owner.defaults = saved
 
-    def add_node(
-        self,
-        op: str,
-        path: str,
-        inputs: tuple[Value, ...],
-        attributes: Mapping[str, Any],
-        types: tuple[TensorType, ...],
-        span: Span | None,
-        parameters: Mapping[str, Parameter] | None = None,
-    ) -> Node:
-        if self.next_id >= MAX_NODES:
-            self.fail("E0504", f"too large: more than {MAX_NODES:,} operators", span, help="make the model smaller")
-        count = self.paths.get(path, 0)
-        self.paths[path] = count + 1
-        unique = path
-        while count and unique in self.paths:
-            count += 1
-            unique = f"{path}_{count}"
-        if unique != path:
-            self.paths[unique] = 1
-        node = Node(self.next_id, op, unique, inputs, attributes, types, parameters or {}, span, self.training)
-        self.next_id += 1
-        return self.graph.add(node)
-
-    def own_tensors(
-        self, tensors: Mapping[str, Any], path: str, span: Span | None, iteration: tuple[int, ...]
-    ) -> dict[str, Parameter]:
-        """Give an operator's tensors their paths; two layers may not have the same, except under `each`."""
-        out = {}
-        for name, tensor in tensors.items():
-            if not tensor.buffer:
-                try:
-                    distribution(tensor.init, tensor.shape)
-                except OpError as error:
-                    self.fail(error.code, error.message, span, help=error.help)
-            full = f"{path}.{name}" if name else path
-            if full in self.owners and not self.sharing:
-                other = self.owners[full][0]
-                self.fail(
-                    "E0208",
-                    f"two layers have the same path `{path}`",
-                    span,
-                    "the second one",
-                    secondary=(Label(other, "the first one"),) if other is not None and other is not span else (),
-                    help=f"label them: `{path.rsplit('.', 1)[-1]}2: ...`, or with an index in a loop: `name[i]: ...`",
-                )
-            self.owners[full] = (span, iteration)
-            out[name or "value"] = Parameter(full, tensor.shape, tensor.init, tensor.buffer)
-        return out
-
-    def operator_error(
-        self, error: OpError, layer: Layer | None, site: nodes.Node, tensors: list[Tensor], frame: Frame
-    ) -> None:
-        """Raise an operator's refusal, with the places of this body that made its inputs."""
-        span = site.span
-        if layer is not None and error.argument is not None and error.argument in layer.bound:
-            node = layer.bound[error.argument].node
-            span = node.span if node is not None and node.span.source is span.source else span
-        secondary: list[Label] = []
-        notes: list[str] = []
-        # A value of the wrong kind has nothing to do with what the layer is applied to.
-        tensors = tensors if error.code != "E0408" else []
-        for tensor, side in zip(tensors[:2], ("left", "right") if len(tensors) == 2 else ("it",), strict=False):
-            what = f"{side}: {show(tensor.type.shape)}"
-            label, place = self._maker(tensor, frame)
-            if not frame.is_model and _is_input(tensor, frame):
-                notes.append(f"{what} is the input of the block")
-            elif place is not None and place is not span and place.source is span.source:
-                secondary.append(Label(place, f"{what} from{f' `{label}`' if label else ''} here"))
-        help = error.help
-        if layer is None and notes and len({len(tensor.type.shape) for tensor in tensors}) == 1:
-            help = f"{help}; guard a shortcut: `if it.shape == input.shape`"
-        self.fail(error.code, error.message, span, secondary=tuple(secondary), notes=tuple(notes), help=help)
-
-    def origins(self, span: Span, shown: tuple[Label, ...]) -> tuple[Label, ...]:
-        return tuple(labels(span, self.running, self.heads, self.home, [label.span for label in shown]))
-
-    def _maker(self, tensor: Tensor, frame: Frame) -> tuple[str | None, Span | None]:
-        """The line of this body that made a tensor: a block that it applied, or an operator of its own."""
-        path = self.graph[tensor.value.node].path
-        if path.startswith(frame.prefix):
-            parts = path[len(frame.prefix) :].split(".")
-            for length in range(len(parts), 0, -1):
-                name = ".".join(parts[:length])
-                if name in frame.labels:
-                    return name, frame.labels[name]
-        return tensor.label, tensor.span
-
-    def arithmetic(
-        self, op: str, tensors: list[Tensor], attributes: dict[str, Any], node: nodes.Expr, frame: Frame
-    ) -> Tensor:
-        row = OPS[op]
-        types = [tensor.type for tensor in tensors]
-        try:
-            result = infer(row, types, attributes)
-        except OpError as error:
-            self.operator_error(error, None, node, tensors, frame)
-            raise AssertionError from error
-        path = f"{frame.prefix}{op}"
-        made = self.add_node(op, path, tuple(t.value for t in tensors), attributes, result, node.span)
-        tensor = Tensor(Value(made.id), result[0], node.span)
-        if self.recording:
-            frame.instance.applied[node, frame.iteration] = Application(
-                Layer({}, op=row), tuple(tensors), tensor, (op, ()), False, None, (made.id,), attributes
-            )
-        return tensor
-
-    def apply(
-        self,
-        layer: Layer,
-        value: Any,
-        frame: Frame,
-        label: tuple[str, tuple[int, ...]],
-        site: nodes.Node,
-        iteration: Iteration,
-        *,
-        written: bool = False,
-        repeat: int | None = None,
-    ) -> Any:
-        """The result of `value |> label: layer`, recorded at (site, iteration)."""
-        self.step(site.span)
+    def apply(self, layer: Layer, value: Any, place: Place) -> Any:
+        """The result of `value |> label: layer`, recorded at its place."""
+        span, frame = place.span, place.frame
+        self.step(span)
         if len(self.stack) >= MAX_NESTING:
             self.fail(
                 "E0511",
                 f"layers are applied more than {MAX_NESTING} deep",
-                site.span,
+                span,
                 help="a layer comes to apply itself: `f(f)`, or a default that leads back",
             )
         if layer.weight > 1:
-            self.charge(1, layer.weight, site.span)
-        parts = [label[0], *map(str, label[1])]
-        if repeat is not None:
-            parts.append(str(repeat))
-        path = frame.prefix + ".".join(parts)
-        application = Application(layer, value, None, label, written)
-        if self.recording:
-            frame.instance.applied[site, iteration] = application
+            self.charge(1, layer.weight, span)
+        application = self.record(layer, value, place)
         self.stack.append(layer)
         owned = len(self.owners)
         try:
             if layer.inner is not None:
-                result = self._apply_each(layer, value, frame, label, site, iteration, written, repeat)
+                result = self._apply_each(layer.inner, value, place)
             elif layer.op is not None:
-                result = self._apply_operator(layer, value, frame, path, site, application, iteration)
+                result = self._apply_operator(layer, value, place, application)
             else:
-                result = self._apply_definition(layer, value, frame, path, site, application, iteration)
+                result = self._apply_definition(layer, value, place, place.path, application)
         finally:
             self.stack.pop()
         if len(self.owners) > owned and not self.sharing and layer.inner is None:
-            name = ".".join(parts)
+            name = place.name
             if name in frame.labels:
+                first = frame.labels[name]
                 self.fail(
                     "E0208",
-                    f"two layers have the same path `{path}`",
-                    site.span,
+                    f"two layers have the same path `{place.path}`",
+                    span,
                     "the second one",
-                    secondary=(Label(frame.labels[name], "the first one"),)
-                    if frame.labels[name] is not site.span
-                    else (),
-                    help=f"write `{label[0]}[i]:` in a loop, or give one of them another label",
+                    secondary=(Label(first, "the first one"),) if first is not span else (),
+                    help=f"write `{place.label[0]}[i]:` in a loop, or give one of them another label",
                 )
-            frame.labels[name] = site.span
+            frame.labels[name] = span
         application.output = result
         return result
 
-    def _apply_each(
-        self,
-        layer: Layer,
-        value: Any,
-        frame: Frame,
-        label: tuple[str, tuple[int, ...]],
-        site: nodes.Node,
-        iteration: Iteration,
-        written: bool,
-        repeat: int | None,
-    ) -> Any:
-        assert layer.inner is not None
+    def record(self, layer: Layer, value: Any, place: Place) -> Application:
+        """The application of a layer, noted in the running body."""
+        application = Application(layer, value, None, place.label, place.written)
+        if self.recording:
+            place.frame.instance.applied[place.site, place.iteration] = application
+        return application
+
+    def _apply_each(self, inner: Layer, value: Any, place: Place) -> Any:
         if not isinstance(value, tuple):
-            self.fail("E0409", f"each needs a list of tensors, found {self.describe(value)}", site.span)
+            self.fail("E0409", f"each needs a list of tensors, found {self.describe(value)}", place.span)
         out = []
         for index, element in enumerate(value):
             self.sharing += index > 0
             try:
-                out.append(
-                    self.apply(
-                        layer.inner, element, frame, label, site, (*iteration, index), written=written, repeat=repeat
-                    )
-                )
+                out.append(self.apply(inner, element, replace(place, iteration=(*place.iteration, index))))
             finally:
                 self.sharing -= index > 0
         return tuple(out)
@@ -312,17 +164,8 @@ class Applier(Calls):
             site.span,
         )
 
-    def _apply_operator(
-        self,
-        layer: Layer,
-        value: Any,
-        frame: Frame,
-        path: str,
-        site: nodes.Node,
-        application: Application,
-        iteration: Iteration,
-    ) -> Any:
-        op = layer.op
+    def _apply_operator(self, layer: Layer, value: Any, place: Place, application: Application) -> Any:
+        op, site, path = layer.op, place.site, place.path
         assert op is not None
         if op.name == "identity":
             return value
@@ -340,98 +183,59 @@ class Applier(Calls):
                 and isinstance(argument.default, str)
                 and argument.default.startswith("default.")
             ):
-                given[argument.name] = self.contextual(argument.default[8:], frame, site.span).value
+                given[argument.name] = self.contextual(argument.default[8:], place.frame, site.span).value
             elif argument.name not in given and argument.default is REQUIRED:
                 self.fail("E0304", f"{op.name} needs its argument `{argument.name}`", site.span)
         try:
-            attributes, results, owned = self._operator(op, given, types)
+            attributes, results, owned = self.operator(op, given, types)
             if isinstance(transform, Layer) and not transform.is_identity:
-                weight = self._transformed_weight(op, types, attributes, transform, frame, path, site, iteration)
+                weight = self._transformed_weight(op, types, attributes, transform, place)
                 tensors.append(weight)
                 types.append(weight.type)
                 results, owned = infer(op, types, attributes), op.tensors(types, attributes)
         except OpError as error:
-            self.operator_error(error, layer, site, tensors, frame)
+            self.operator_error(error, layer, site, tensors, place.frame)
             raise AssertionError from error
-        parameters = self.own_tensors(owned, path, site.span, iteration)
+        parameters = self.own_tensors(owned, path, site.span, place.iteration)
         made = self.add_node(op.name, path, tuple(t.value for t in tensors), attributes, results, site.span, parameters)
         application.nodes, application.attributes = (made.id,), attributes
-        label = application.label[0]
-        out = tuple(Tensor(Value(made.id, i), t, site.span, label) for i, t in enumerate(results))
+        out = tuple(Tensor(Value(made.id, i), t, site.span, place.label[0]) for i, t in enumerate(results))
         return out if op.name == "split" else out[0]
 
-    def _operator(self, op: Op, given: Mapping[str, Any], types: list[TensorType]) -> _Operator:
-        """An operator's attributes, results and tensors: worked out once for all blocks that apply it alike."""
-        mark = (op.name, *((name, key(value)) for name, value in given.items()), *types)
-        if mark not in self._operators:
-            attributes = bind_operator(op, given, types)
-            self._operators[mark] = attributes, infer(op, types, attributes), op.tensors(types, attributes)
-        return self._operators[mark]
-
     def _transformed_weight(
-        self,
-        op: Op,
-        types: list[TensorType],
-        attributes: Mapping[str, Any],
-        transform: Layer,
-        frame: Frame,
-        path: str,
-        site: nodes.Node,
-        iteration: Iteration,
+        self, op: Op, types: list[TensorType], attributes: Mapping[str, Any], transform: Layer, place: Place
     ) -> Tensor:
         """The weight of a convolution after the layer given as `weight`; the layer's params lie beside it."""
+        path, span = place.path, place.span
         own = op.tensors(types, attributes)["weight"]
-        parameter = self.own_tensors({"": own}, f"{path}.weight", site.span, iteration)
-        node = self.add_node(
-            "parameter",
-            f"{path}.weight",
-            (),
-            {"shape": own.shape, "init": own.init},
-            (TensorType(own.shape, False),),
-            site.span,
-            parameter,
-        )
-        tensor = Tensor(Value(node.id), node.types[0], site.span, "weight")
-        inner = replace_frame(frame, prefix="", labels={})
-        key = nodes.Step(site.span, None, nodes.Name(site.span, "weight"))
-        prefix, self_path = path + ".", path
-        result = self._run_weight_layer(transform, tensor, inner, prefix, self_path, key, iteration)
+        parameter = self.own_tensors({"": own}, f"{path}.weight", span, place.iteration)
+        given = {"shape": own.shape, "init": own.init}
+        node = self.add_node("parameter", f"{path}.weight", (), given, (TensorType(own.shape, False),), span, parameter)
+        tensor = Tensor(Value(node.id), node.types[0], span, "weight")
+        inner = replace(place.frame, prefix=path + ".", labels={})
+        site = nodes.Step(span, None, nodes.Name(span, "weight"))
+        if transform.definition is None:
+            result = self.apply(transform, tensor, Place(inner, site, place.iteration, (transform.name, ())))
+        else:
+            beside = Place(inner, site, place.iteration, ("weight", ()))
+            application = self.record(transform, tensor, beside)
+            result = self._apply_definition(transform, tensor, beside, path, application)
+            application.output = result
         if not isinstance(result, Tensor) or result.type.shape != own.shape:
             found = self.describe(result)
-            self.fail("E0414", f"the weight's layer turns shape {show(own.shape)} into {found}", site.span)
+            self.fail("E0414", f"the weight's layer turns shape {show(own.shape)} into {found}", span)
         return result
 
-    def _run_weight_layer(
-        self, layer: Layer, tensor: Tensor, frame: Frame, prefix: str, path: str, site: nodes.Node, iteration: Iteration
-    ) -> Any:
-        if layer.definition is None:
-            return self.apply(
-                layer, tensor, replace_frame(frame, prefix=prefix, labels={}), (layer.name, ()), site, iteration
-            )
-        application = Application(layer, tensor, None, ("weight", ()), False)
-        if self.recording:
-            frame.instance.applied[site, iteration] = application
-        result = self._apply_definition(layer, tensor, frame, path, site, application, iteration)
-        application.output = result
-        return result
-
-    def _apply_definition(
-        self,
-        layer: Layer,
-        value: Any,
-        frame: Frame,
-        path: str,
-        site: nodes.Node,
-        application: Application,
-        iteration: Iteration,
-    ) -> Any:
+    def _apply_definition(self, layer: Layer, value: Any, place: Place, path: str, application: Application) -> Any:
+        """The result of a block or model, whose own layers lie below `path`."""
         definition = layer.definition
         assert definition is not None
         node = definition.node
         if isinstance(node, nodes.Model):
-            return self._apply_model(layer, definition, node, value, frame, path, site, application, iteration)
+            return self._apply_model(layer, definition, value, place, application)
         assert isinstance(node, nodes.Block)
-        instance = self._new_instance(node, definition, path, frame, site, iteration, application)
+        frame, site = place.frame, place.site
+        instance = self._new_instance(node, definition, path, place, application)
         instance.input = value
         scope = Scope()
         inner = Frame(
@@ -479,16 +283,14 @@ class Applier(Calls):
         node: nodes.Block | nodes.Model | nodes.Group,
         definition: Definition | None,
         path: str,
-        frame: Frame,
-        site: nodes.Node | None,
-        iteration: Iteration,
-        application: Application | None,
+        place: Place,
+        application: Application,
     ) -> Instance:
-        instance = Instance(node, definition, path, frame.instance, site, iteration, training=self.training)
+        parent = place.frame.instance
+        instance = Instance(node, definition, path, parent, place.site, place.iteration, training=self.training)
         if self.recording:
-            frame.instance.children.append(instance)
-            if application is not None:
-                application.child = instance
+            parent.children.append(instance)
+            application.child = instance
         return instance
 
     def _name_inputs(self, node: nodes.Block, value: Any, scope: Scope, site: nodes.Node) -> None:
@@ -528,23 +330,9 @@ class Applier(Calls):
         raise NotImplementedError  # pragma: no cover - effspec.statements
 
     def _apply_model(
-        self,
-        layer: Layer,
-        definition: Definition,
-        node: nodes.Model,
-        value: Any,
-        frame: Frame,
-        path: str,
-        site: nodes.Node,
-        application: Application,
-        iteration: Iteration,
+        self, layer: Layer, definition: Definition, value: Any, place: Place, application: Application
     ) -> Any:
         raise NotImplementedError  # pragma: no cover - effspec.scaling
-
-
-def _is_input(tensor: Tensor, frame: Frame) -> bool:
-    given = frame.input if isinstance(frame.input, tuple) else (frame.input,)
-    return any(isinstance(one, Tensor) and one.value == tensor.value for one in given)
 
 
 def _types(value: Any) -> Any:
@@ -552,7 +340,3 @@ def _types(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.type
     return tuple(_types(element) for element in value) if isinstance(value, tuple) else value
-
-
-def replace_frame(frame: Frame, **changes: Any) -> Frame:
-    return replace(frame, **changes)

@@ -114,6 +114,37 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
+class Place:
+    """Where a layer is applied: the line or step of a running body, in one turn of its loops.
+
+    `label` is the last part of the path as (name, indices), `repeat` the index of `x N` behind it; `written` says that
+    the spec has the label.
+    """
+
+    frame: Frame
+    site: nodes.Node
+    iteration: Iteration
+    label: tuple[str, tuple[int, ...]]
+    written: bool = False
+    repeat: int | None = None
+
+    @property
+    def span(self) -> Span:
+        return self.site.span
+
+    @property
+    def name(self) -> str:
+        """The path within the body."""
+        word, indices = self.label
+        repeat = () if self.repeat is None else (self.repeat,)
+        return ".".join([word, *map(str, (*indices, *repeat))])
+
+    @property
+    def path(self) -> str:
+        return self.frame.prefix + self.name
+
+
+@dataclass(frozen=True, eq=False)
 class Given:
     """A parameter's value from outside: `origin` is "with", "variant" or "setting"."""
 

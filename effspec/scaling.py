@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 from effspec import values
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
-from effspec.frames import Cell, Frame, Given, HookValue, ModelContext, Scope
+from effspec.frames import Cell, Frame, Given, HookValue, ModelContext, Place, Scope
 from effspec.ir.graph import Value
 from effspec.ir.types import TensorType
-from effspec.layers import Application, Bound, Instance, Iteration, Layer, Taps, Tensor
+from effspec.layers import Application, Bound, Instance, Layer, Taps, Tensor
 from effspec.ops.base import show
 from effspec.origins import Head
 from effspec.resolve import Definition, Module
@@ -26,31 +26,24 @@ class Models(Statements):
     """`Statements` with models: their parameters, scaling rules, variants and inputs."""
 
     def _apply_model(
-        self,
-        layer: Layer,
-        definition: Definition,
-        node: nodes.Model,
-        value: Any,
-        frame: Frame,
-        path: str,
-        site: nodes.Node,
-        application: Application,
-        iteration: Iteration,
+        self, layer: Layer, definition: Definition, value: Any, place: Place, application: Application
     ) -> Any:
-        given = {name: Given(bound, (bound.node or site).span, "variant") for name, bound in layer.bound.items()}
+        node, prefix = definition.node, place.path + "."
+        assert isinstance(node, nodes.Model)
+        given = {name: Given(bound, (bound.node or place.site).span, "variant") for name, bound in layer.bound.items()}
         inputs = list(value) if isinstance(value, tuple) else [value]
 
         def start() -> Instance:
-            instance = self._new_instance(node, definition, path, frame, site, iteration, application)
+            instance = self._new_instance(node, definition, place.path, place, application)
             instance.variant = layer.variant
             instance.input = value
             return instance
 
         def expand(blocks: int | None) -> tuple[Frame, dict[str, Cell]]:
-            return self.expand_model(definition, given, start(), blocks, path + ".", inputs, site.span)
+            return self.expand_model(definition, given, start(), blocks, prefix, inputs, place.span)
 
         def parameters() -> tuple[Frame, dict[str, Cell]]:
-            return self.model_header(definition, given, start(), None, path + ".", site.span)
+            return self.model_header(definition, given, start(), None, prefix, place.span)
 
         total = self.count_blocks(node, parameters, lambda: expand(None))
         inner, _ = expand(total)

@@ -9,10 +9,10 @@ from effspec import values
 from effspec.apply import Applier
 from effspec.diagnostics import Span
 from effspec.evaluate import IDENTITY
-from effspec.frames import At, DefaultEntry, Frame, HookValue, Scope
+from effspec.frames import At, DefaultEntry, Frame, HookValue, Place, Scope
 from effspec.ir.graph import Initializer, Output, Value
 from effspec.ir.types import TensorType
-from effspec.layers import Application, Bound, Iteration, Layer, Taps, Tensor
+from effspec.layers import Bound, Layer, Taps, Tensor
 from effspec.names import written_name
 from effspec.syntax import nodes
 
@@ -46,12 +46,10 @@ class Statements(Applier):
             return
         value = line.value if isinstance(line.value, nodes.Group) else self._line_value(line, frame)
         if isinstance(value, nodes.Group):
-            frame.it = self._apply_group(value, line, frame, self._label(line, frame), frame.iteration, None)
+            frame.it = self._apply_group(value, frame.it, self._place(line, frame))
         elif isinstance(value, Layer):
             layer = self._with_out(value, line, frame)
-            frame.it = self.apply(
-                layer, frame.it, frame, self._label(line, frame), line, frame.iteration, written=line.label is not None
-            )
+            frame.it = self.apply(layer, frame.it, self._place(line, frame))
         else:
             self._become(value, line, frame)
 
@@ -175,47 +173,27 @@ class Statements(Applier):
 
     def _one_repeat(self, line: nodes.Line, frame: Frame, i: int, out: Bound | None) -> None:
         if isinstance(line.value, nodes.Group):
-            label = self._label(line, frame)
-            frame.it = self._apply_group(line.value, line, frame, label, frame.iteration, i)
+            frame.it = self._apply_group(line.value, frame.it, self._place(line, frame, i))
             return
         value = self.evaluate(line.value, frame)
         if not isinstance(value, Layer):
             self.fail("E0214", f"only a layer is repeated, found {self.describe(value)}", line.value.span)
         layer = self._with_out(value, line, frame, out)
-        frame.it = self.apply(
-            layer,
-            frame.it,
-            frame,
-            self._label(line, frame),
-            line,
-            frame.iteration,
-            written=line.label is not None,
-            repeat=i,
-        )
+        frame.it = self.apply(layer, frame.it, self._place(line, frame, i))
 
-    def _label(self, line: nodes.Line, frame: Frame) -> tuple[str, tuple[int, ...]]:
-        if line.label is not None:
-            return line.label.name, tuple(self.integer(index, frame, "a label's index") for index in line.label.indices)
-        assert not isinstance(line.value, nodes.Group)
-        return written_name(line.value), ()
+    def _place(self, site: nodes.Line | nodes.Step, frame: Frame, repeat: int | None = None) -> Place:
+        """Where a line or step stands, with its label; without one it is called as the layer is written."""
+        written = site.value if isinstance(site, nodes.Line) else site.layer
+        if site.label is not None:
+            indices = tuple(self.integer(index, frame, "a label's index") for index in site.label.indices)
+            return Place(frame, site, frame.iteration, (site.label.name, indices), True, repeat)
+        assert not isinstance(written, nodes.Group)
+        return Place(frame, site, frame.iteration, (written_name(written), ()), False, repeat)
 
-    def _apply_group(
-        self,
-        group: nodes.Group,
-        site: nodes.Node,
-        frame: Frame,
-        label: tuple[str, tuple[int, ...]],
-        iteration: Iteration,
-        repeat: int | None,
-        value: Any = None,
-    ) -> Any:
-        parts = [label[0], *map(str, label[1])] + ([str(repeat)] if repeat is not None else [])
-        path = frame.prefix + ".".join(parts)
-        start = frame.it if value is None else value
-        application = Application(IDENTITY, start, None, label, True)
-        if self.recording:
-            frame.instance.applied[site, iteration] = application
-        instance = self._new_instance(group, None, path, frame, site, iteration, application)
+    def _apply_group(self, group: nodes.Group, start: Any, place: Place) -> Any:
+        frame, path = place.frame, place.path
+        application = self.record(IDENTITY, start, place)
+        instance = self._new_instance(group, None, path, place, application)
         instance.input = start
         inner = Frame(
             frame.module,
@@ -235,21 +213,11 @@ class Statements(Applier):
 
     def run_step(self, step: nodes.Step, value: Any, frame: Frame) -> Any:
         if isinstance(step.layer, nodes.Group):
-            assert step.label is not None
-            label = self._step_label(step, frame)
-            return self._apply_group(step.layer, step, frame, label, frame.iteration, None, value)
+            return self._apply_group(step.layer, value, self._place(step, frame))
         layer = self.evaluate(step.layer, frame)
         if not isinstance(layer, Layer):
             self.fail("E0503", f"`|>` applies a layer, found {self.describe(layer)}", step.layer.span)
-        return self.apply(
-            layer, value, frame, self._step_label(step, frame), step, frame.iteration, written=step.label is not None
-        )
-
-    def _step_label(self, step: nodes.Step, frame: Frame) -> tuple[str, tuple[int, ...]]:
-        if step.label is not None:
-            return step.label.name, tuple(self.integer(index, frame, "a label's index") for index in step.label.indices)
-        assert not isinstance(step.layer, nodes.Group)
-        return written_name(step.layer), ()
+        return self.apply(layer, value, self._place(step, frame))
 
     def _run_bind(self, statement: nodes.Bind, frame: Frame) -> None:
         if isinstance(statement.value, nodes.For):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import effspec
-from effspec import apply, frames, modules, values
+from effspec import frames, modules, values
 from effspec.diagnostics import Diagnostic, EffspecError, render_all
 from effspec.elaborate import Request, elaborate
 from effspec.expectations import check
@@ -174,7 +174,7 @@ def test_the_reference_states_the_limits() -> None:
         f"{modules.MAX_IMPORT_DEPTH} deep, {modules.MAX_FILES} files",
         f"{build.MAX_DIGITS} digits",
         f"{frames.MAX_STEPS:,} steps",
-        f"{apply.MAX_NODES:,} operators",
+        f"{building.MAX_NODES:,} operators",
         f"{values.MAX_BITS:,} bits",
         f"{values.MAX_LIST:,} elements",
         f"{frames.MAX_NESTING} deep",

@@ -48,6 +48,7 @@ LAYERS = (
     "effspec.origins",
     "effspec.evaluate",
     "effspec.calls",
+    "effspec.building",
     "effspec.apply",
     "effspec.statements",
     "effspec.scaling",
