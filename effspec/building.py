@@ -16,7 +16,7 @@ from effspec.ops.base import Attributes, Op, OpError, show
 from effspec.ops.base import Tensor as Owned
 from effspec.ops.bind import bind as bind_operator
 from effspec.ops.bind import infer
-from effspec.origins import labels
+from effspec.origins import Head, labels
 from effspec.params import distribution
 from effspec.syntax import nodes
 

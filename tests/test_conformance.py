@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import effspec
-from effspec import frames, modules, values
+from effspec import building, frames, modules, values
 from effspec.diagnostics import Diagnostic, EffspecError, render_all
 from effspec.elaborate import Request, elaborate
 from effspec.expectations import check
