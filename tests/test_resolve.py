@@ -98,11 +98,11 @@ def test_only_regular_files_of_limited_size(here: Path) -> None:
     os.mkfifo("fifo.eff")
     (here / "folder.eff").mkdir()
     (here / "large.eff").write_bytes(b"#" * (MAX_BYTES + 1))
-    start = time.perf_counter()
+    start = time.process_time()
     for name in ("fifo.eff", "folder.eff", ".", "/dev/zero", "/dev/null", "/"):
         assert problems(name) == [("E0110", "")]
     assert problems("large.eff") == [("E0103", "")]
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     # The same through an import.
     spec("a.eff", 'import A from "fifo.eff"\nimport B from "folder.eff"\nimport C from "large.eff"\n')
     assert [code for code, _ in problems("a.eff")] == ["E0110", "E0110", "E0103"]

@@ -248,7 +248,7 @@ def mutated(draw: st.DrawFn) -> str:
 def test_mutated_specs_compile_or_are_refused(text: str) -> None:
     path = Path("mutated.eff")
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         module = load(str(path))
         for request in requests(module)[:1]:
@@ -256,7 +256,7 @@ def test_mutated_specs_compile_or_are_refused(text: str) -> None:
             assert compiled.params >= 0 and compiled.hash
     except EffspecError as error:
         assert str(error).startswith("error[E")
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
