@@ -47,7 +47,7 @@ def labels(
             mine = mine or label.span.source.name != span.source.name
             places.append(label.span)
     if not mine and running and not any(place.source.name == home for place in places):
-        yield from _way(running[-1], heads, home)
+        yield from _way(running[-1], home)
 
 
 def _holds(instance: Instance, head: Head | None, span: Span) -> bool:
@@ -63,7 +63,7 @@ def _overlap(one: Span, other: Span) -> bool:
     return one.source is other.source and one.start < other.end and other.start < one.end
 
 
-def _way(instance: Instance, heads: Mapping[Instance, Head], home: str) -> Iterator[Label]:
+def _way(instance: Instance, home: str) -> Iterator[Label]:
     """The line of a file that applied what applied ... an instance; for a model itself its `with`."""
     one: Instance | None = instance
     while one is not None:

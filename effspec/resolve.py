@@ -312,9 +312,9 @@ class _File:
                     help = suggest(word.id, EXPECT_NUMBERS)
                     self.problems.add("E0902", f"a variant has no `{word.id}`", word.span, text, help=help)
             case nodes.Call(function=nodes.Attribute(value=nodes.Name(id="folded"), name=word)) if word.id == "count":
-                self._count(node, walker)
+                self._count(node)
             case nodes.Call(function=nodes.Name(id=name)) if name in EXPECT_CALLS:
-                self._count(node, walker)
+                self._count(node)
             case nodes.Compare() | nodes.Logic() | nodes.Binary():
                 self._expectation(node.left, walker)
                 self._expectation(node.right, walker)
@@ -331,7 +331,7 @@ class _File:
     def _is_variant(self, name: str) -> bool:
         return name in self.module.variants and name not in self.module.bound_at
 
-    def _count(self, node: nodes.Call, walker: Walker) -> None:
+    def _count(self, node: nodes.Call) -> None:
         """`count("conv")` and `equals("timm/efficientnet_b0")` take one text; an operator that is counted exists."""
         name = node.function.name.id if isinstance(node.function, nodes.Attribute) else node.function.span.text
         texts = [a.value for a in node.arguments if a.name is None and isinstance(a.value, nodes.String)]

@@ -93,13 +93,13 @@ def _merge(graph: Graph, total: Node, exported: set[int], taken: set[str]) -> di
             by_source.setdefault(node.inputs[0], []).append(_Branch(position, node, _HERE, (1, 1), None))
         if len(total.types[0].shape) == 3:
             by_source.setdefault(value, []).append(_Branch(position, None, _HERE, (1, 1), None))
-    for source, branches in by_source.items():
+    for branches in by_source.values():
         for base in sorted(branches, key=lambda branch: -branch.taps[0].count * branch.taps[1].count):
             if base.node is None or base.node.op != "conv":
                 continue
             group = [branch for branch in branches if branch is base or _fits(branch, base)]
             if len(group) > 1:
-                return _replacement(graph, total, source, base.node, group, taken)
+                return _replacement(total, base.node, group, taken)
     return None
 
 
@@ -128,9 +128,7 @@ def _fits(branch: _Branch, base: _Branch) -> bool:
     )
 
 
-def _replacement(
-    graph: Graph, total: Node, source: Value, base: Node, group: list[_Branch], taken: set[str]
-) -> dict[int, Node | Value | None]:
+def _replacement(total: Node, base: Node, group: list[_Branch], taken: set[str]) -> dict[int, Node | Value | None]:
     """The merged convolution in the base's place; the sum goes, or keeps what did not merge."""
     weight = base.parameters["weight"]
     taps = _taps(base)
