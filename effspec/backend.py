@@ -111,15 +111,14 @@ class File:
 class Backend(Protocol):
     """A target: turns a `Unit` into files.
 
-    `suffix` ends the default file name (`.onnx`), `binary` says that the content is not text, `needs` lists packages
-    that must be importable, `options` what may be chosen, `reads_weights` whether `emit` must be given weights.
+    `suffix` ends the default file name (`.onnx`), `binary` says that the content is not text, `options` what may be
+    chosen, `reads_weights` whether `emit` must be given weights.
     """
 
     name: str
     doc: str
     suffix: str
     binary: bool
-    needs: tuple[str, ...]
     options: Mapping[str, Option]
     reads_weights: bool
 

@@ -30,20 +30,6 @@ def weights(graph: Graph) -> str:
     return _digest("weights", sorted(f"{p.path} {p.shape} float32{' buffer' if p.buffer else ''}" for p in parameters))
 
 
-def artefact(
-    graph: Graph,
-    *,
-    target: str,
-    options: Mapping[str, bool | int | str],
-    metadata: Mapping[str, str] | None = None,
-) -> str:
-    """The hash of what is written: both others, with input sizes, target, options, initialisers and `metadata`.
-
-    `metadata` is what travels in the artefact beside the graph: preprocessing and class names.
-    """
-    return hashes(graph, target=target, options=options, metadata=metadata)["artefact"]
-
-
 def hashes(
     graph: Graph,
     *,
@@ -52,7 +38,11 @@ def hashes(
     metadata: Mapping[str, str] | None = None,
     known: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """All three by name; see `artefact` for the arguments.  `known` holds the graph's other two, if they were made."""
+    """All three by name; `artefact` is of both others, input sizes, target, options, initialisers and `metadata`.
+
+    `metadata` is what travels in the artefact beside the graph: preprocessing and class names.  `known` holds the
+    graph's other two, if they were made.
+    """
     known = known or {}
     found = {
         "function": known.get("function") or function(graph),

@@ -23,7 +23,6 @@ class Binding:
     span: Span
     signature: Signature | None = None
     used: bool = False
-    callable_only: bool = False
 
 
 @dataclass(eq=False)

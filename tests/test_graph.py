@@ -259,7 +259,7 @@ def test_initialisers_belong_to_the_artefact():
 def test_the_artefact_depends_on_target_options_and_metadata():
     graph = example()
     digests = {
-        identity.artefact(graph, target=target, options=options, metadata=metadata)
+        identity.hashes(graph, target=target, options=options, metadata=metadata)["artefact"]
         for target in ("torch", "onnx")
         for options in ({}, {"opset": 18}, {"opset": "18"})
         for metadata in (None, {"mean": "[0, 0, 0]"})

@@ -12,7 +12,7 @@ import tokenize
 from pathlib import Path
 
 import pytest
-from effspec.backends.torch.text.layout import print_expression, print_module, print_statement
+from effspec.backends.torch.text.layout import print_module, print_statement
 
 WRITTEN = sorted((Path(__file__).parent / "golden" / "written").glob("*.py"))
 RUFF = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120"]
@@ -255,10 +255,10 @@ def test_width_of_comments(length: int) -> None:
     ],
 )
 def test_constants(value: object, text: str) -> None:
-    assert print_expression(ast.Constant(value)) == text  # type: ignore[arg-type]
+    assert print_statement(ast.Expr(ast.Constant(value)), 0) == [text]  # type: ignore[arg-type]
     assert ast.literal_eval(text) == value
 
 
 def test_refuses_what_emitted_code_never_has() -> None:
     with pytest.raises(TypeError, match="Lambda"):
-        print_expression(ast.parse("lambda x: x", mode="eval").body)
+        print_module(ast.parse("lambda x: x").body)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from effspec.backends.torch.proof.guard import check_identifier, check_source
+from effspec.backends.torch.proof.guard import check_source
 from effspec.backends.torch.proof.replay import ReplayMismatch, construct, replay
 from effspec.backends.torch.proof.tensors import Session, Tensor
 from effspec.backends.torch.proof.values import Value, Values
@@ -175,15 +175,10 @@ def test_refusal_names_the_line() -> None:
         check_source(FRAME.format(init="pass", forward="torch.load(x)"))
 
 
-@pytest.mark.parametrize("name", ["x", "stage1", "_conv", "MBConv", "a" * 128])
-def test_identifiers(name: str) -> None:
-    assert check_identifier(name) == name
-
-
-@pytest.mark.parametrize("name", ["", "1x", "a b", "a.b", "class", "None", "__x", "x\n", "naïve", "a" * 129, "x;y"])
+@pytest.mark.parametrize("name", ["__x", "naïve", "a" * 129])
 def test_no_identifiers(name: str) -> None:
-    with pytest.raises(InternalError):
-        check_identifier(name)
+    with pytest.raises(InternalError, match="the name"):
+        check_source(FRAME.format(init="pass", forward=f"{name} = x"))
 
 
 # The stand-ins do what torch does: what they write down, computed by torch, is what torch computes from the text.

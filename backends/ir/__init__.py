@@ -20,7 +20,6 @@ class _TextBackend:
     doc = "the graph as text: one line a node, then outputs and tensors"
     suffix = ".ir.txt"
     binary = False
-    needs: tuple[str, ...] = ()
     options: Mapping[str, Option] = {}
     reads_weights = False
 

@@ -27,7 +27,6 @@ class Onnx:
     doc = "an ONNX model with its weights, for ONNX Runtime and others"
     suffix = ".onnx"
     binary = True
-    needs = ("onnx", "numpy")
     reads_weights = True
     options: Mapping[str, Option] = {
         "opset": Option(18, "ONNX operator set", tuple(OPSETS)),

@@ -13,7 +13,6 @@ class _TorchBackend:
     doc = "PyTorch source: one readable file that imports torch alone"
     suffix = ".py"
     binary = False
-    needs: tuple[str, ...] = ("jinja2",)
     options: Mapping[str, Option] = {}
     reads_weights = False
 

@@ -85,12 +85,12 @@ def same_attributes(arguments: Mapping[str, object], types: Types) -> Attributes
 class Op:
     """A row.
 
-    `arity`: "one" tensor, "two" tensors, a "list" of tensors, or "none" (a source).  `infix` is the Python and language
-    operator, where there is one.  `resolve` turns checked arguments into attributes (pads become numbers there),
-    `infer` gives the result types, `tensors` the weights and buffers, `macs` the multiply-adds of one image.  `infer`
-    and `resolve` raise OpError.  `linear` says that the operator is a linear map of its input (for the linear fold);
-    `inference` is "identity" for what vanishes at inference (dropout).  `attributes` names what the IR holds where that
-    differs from the arguments, `optional` what a node may hold beside them.
+    `arity`: "one" tensor, "two" tensors, a "list" of tensors, or "none" (a source).  `resolve` turns checked arguments
+    into attributes (pads become numbers there), `infer` gives the result types, `tensors` the weights and buffers,
+    `macs` the multiply-adds of one image.  `infer` and `resolve` raise OpError.  `linear` says that the operator is a
+    linear map of its input (for the linear fold); `inference` is "identity" for what vanishes at inference (dropout).
+    `attributes` names what the IR holds where that differs from the arguments, `optional` what a node may hold beside
+    them.
     """
 
     name: str
@@ -102,7 +102,6 @@ class Op:
     resolve: Callable[[Mapping[str, object], Types], Attributes] = same_attributes
     tensors: Callable[[Types, Attributes], Mapping[str, Tensor]] = no_tensors
     macs: Callable[[Types, Attributes, Types], int] = no_macs
-    infix: str | None = None
     callable: bool = True
     linear: bool = False
     inference: Literal["compute", "identity"] = "compute"

@@ -7,7 +7,6 @@ this check re-reads the text and holds it to that, so that a mistake of effspec 
 from __future__ import annotations
 
 import ast
-import keyword
 import math
 import re
 
@@ -109,13 +108,6 @@ MODES = frozenset({"nearest", "bilinear", "tanh", "fan_in", "fan_out", "relu", "
 """Strings that choose a mode."""
 
 LIMIT = 2**63
-
-
-def check_identifier(name: str, what: str = "name") -> str:
-    """The name, which has to be a plain ASCII identifier without two leading underscores; raises InternalError."""
-    if not _IDENTIFIER.match(name) or keyword.iskeyword(name) or name.startswith("__"):
-        raise InternalError("printing", what, f"{name!r} is no identifier that may be emitted")
-    return name
 
 
 def check_source(text: str) -> ast.Module:

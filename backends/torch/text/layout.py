@@ -239,8 +239,3 @@ def _if(node: ast.If, indent: int, word: str, comment: str = "") -> list[str]:
         case [ast.If() as other]:
             return lines + _if(other, indent, "elif ")
     return [*lines, " " * indent + "else:", *print_body(node.orelse, indent + STEP, branch=True)]
-
-
-def print_expression(node: ast.expr) -> str:
-    """An expression on one line."""
-    return one_line(expression(node, OUTSIDE)).replace("\n", "")
