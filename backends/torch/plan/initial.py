@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, NamedTuple
 
 from effspec.backends.torch import build
@@ -26,6 +26,7 @@ class Law(NamedTuple):
         return dict(self.arguments)
 
 
+_LISTED = 3  # so many tensors are named one by one
 _MODULES = {"conv": "nn.Conv2d", "conv_transpose": "nn.ConvTranspose2d", "linear": "nn.Linear"}
 
 
@@ -56,7 +57,8 @@ def initialise(graph: Graph) -> list[ast.stmt]:
     if branches:
         body = _by_module(list(branches.values()), [_MODULES[op] for op in _MODULES if _is_biased(op, graph)])
         loop.append(ast.For(build.store(name("module")), parse("self.modules()"), body, [], lineno=0))
-    return loop + [_one_by_one(law, paths) for law, paths in special.items()]
+    known = [parameter.path for parameter in graph.parameters()]
+    return loop + [_one_by_one(law, paths, known) for law, paths in special.items()]
 
 
 def _kind(node: Node, parameter: Parameter) -> str:
@@ -89,13 +91,35 @@ def _is_one_of(modules: list[str]) -> ast.expr:
     return parse(f"isinstance(module, {' | '.join(modules)})")
 
 
-def _one_by_one(law: Law, paths: list[str]) -> ast.stmt:
-    """What is done to the tensors that start otherwise than their kind."""
+def _one_by_one(law: Law, paths: list[str], known: list[str]) -> ast.stmt:
+    """What is done to the tensors that start otherwise than their kind; `known` are the paths of all tensors."""
     if len(paths) == 1 and all(word.isidentifier() for word in paths[0].split(".")):
         return ast.Expr(_draw(law, parse(f"self.{paths[0]}")))
+    test = _what_only_they_have(paths, known) if len(paths) > _LISTED else None
+    if test is not None:
+        target = ast.Tuple([build.store(name("path")), build.store(name("parameter"))], ast.Store())
+        body: list[ast.stmt] = [ast.If(test, [ast.Expr(_draw(law, name("parameter")))], [])]
+        return ast.For(target, parse("self.named_parameters()"), body, [], lineno=0)
     listed = ast.Tuple([ast.Constant(path) for path in paths], ast.Load())
     draw = ast.Expr(_draw(law, parse("self.get_parameter(path)")))
     return ast.For(build.store(name("path")), listed, [draw], [], lineno=0)
+
+
+def _what_only_they_have(paths: list[str], known: list[str]) -> ast.expr | None:
+    """A test of the beginning and the end of `path` that is true of these paths and of no other."""
+    start = _common([path.split(".") for path in paths])
+    end = _common([path.split(".")[::-1] for path in paths])[::-1]
+    first, last = "".join(f"{word}." for word in start), "".join(f".{word}" for word in end)
+    for head, tail in (("", last), (first, last)):
+        if tail and [path for path in known if path.startswith(head) and path.endswith(tail)] == paths:
+            tests = [f"path.startswith({head!r})"] if head else []
+            return parse(" and ".join([*tests, f"path.endswith({tail!r})"]))
+    return None
+
+
+def _common(rows: list[list[str]]) -> list[str]:
+    """The words with which all rows begin."""
+    return [words[0] for words in takewhile(lambda words: len(set(words)) == 1, zip(*rows, strict=False))]
 
 
 def _is_scale(graph: Graph, parameter: Parameter) -> bool:

@@ -89,7 +89,8 @@ OF_MODULES = words(
     """
 )
 OF_CONTAINERS = words("append extend index items keys values")
-MEMBERS = OF_TENSORS | OF_MODULES | OF_CONTAINERS
+OF_TEXTS = words("endswith startswith")
+MEMBERS = OF_TENSORS | OF_MODULES | OF_CONTAINERS | OF_TEXTS
 """Attributes of anything else, besides those that the file itself defines."""
 
 _ANYWHERE: tuple[type[ast.AST], ...] = (
@@ -189,6 +190,8 @@ class _Checker:
             if node.func.attr == "register_buffer" and node.args and _is_key(node.args[0]):
                 self.strings.add(node.args[0])
                 self.members.add(str(getattr(node.args[0], "value", "")))
+            elif node.func.attr in OF_TEXTS:
+                self.strings.update(piece for piece in node.args if _is_key(piece, _PIECE))
         elif isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple):
             # Paths of parameters, one after the other.
             self.strings.update(item for item in node.iter.elts if _is_key(item, _PATH))
