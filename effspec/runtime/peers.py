@@ -7,6 +7,7 @@ and the statistics of batch norm taken from a forward pass.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,13 +32,12 @@ class Unavailable(Exception):
 
 def compare(compiled: Compiled, name: str, span: Span) -> Diagnostic | None:
     """What differs from the peer `timm/...` or `torchvision/...`; None where nothing does.  Raises Unavailable."""
-    try:
-        peer = _build(name)
-    except LookupError as error:
-        known = [str(model) for model in error.args[0]]
-        library, _, model = name.partition("/")
+    library, _, model = name.partition("/")
+    known, make = _library(library)
+    if model.partition(".")[0] not in known:  # timm has tags of weights after a dot
         help = suggest(model, known) or f"{library} has {len(known)} models"
         return Diagnostic("E0903", f"{library} has no model `{model}`", Label(span), help=help)
+    peer = make(model).eval()
     state = peer.state_dict()
     try:
         names = convert({key: tuple(tensor.shape) for key, tensor in state.items()}, compiled.graph).names
@@ -75,19 +75,15 @@ class _Moved:
         return made
 
 
-def _build(name: str) -> nn.Module:
-    """The peer; Unavailable where its package is missing, LookupError with the package's models where it has none so
-    called."""
-    library, _, model = name.partition("/")
+def _library(name: str) -> tuple[list[str], Callable[[str], nn.Module]]:
+    """The models of a package, and what makes one; Unavailable where the package is missing."""
     try:
-        package = importlib.import_module(library)
+        package = importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(f"{name}: {error}") from None
-    known: list[str] = package.list_models() if library == "timm" else package.models.list_models()
-    if model.partition(".")[0] not in known:  # timm has tags of weights after a dot
-        raise LookupError(known)
-    made: nn.Module = package.create_model(model) if library == "timm" else package.models.get_model(model)
-    return made.eval()
+    if name == "timm":
+        return package.list_models(), package.create_model
+    return package.models.list_models(), package.models.get_model
 
 
 def _awaken(module: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> None:
