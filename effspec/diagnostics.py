@@ -7,6 +7,7 @@ A `Diagnostic` is data: a code, a message, labelled places and help.  `render` d
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -174,10 +175,16 @@ def render_all(diagnostics: tuple[Diagnostic, ...], color: bool = False) -> str:
     return "\n\n".join(render(diagnostic, color) for diagnostic in diagnostics)
 
 
-def suggest(word: str, known: object) -> str | None:
-    """The known word that was probably meant, if one is near enough: "did you mean `expand`?"."""
+def closest(word: str, known: Iterable[object]) -> str | None:
+    """The known word that was probably meant, if one is near enough."""
     from difflib import get_close_matches
 
-    words = [str(k) for k in known]  # type: ignore[attr-defined]
+    words = [str(k) for k in known]
     near = [k for k in words if k.casefold() == word.casefold()] or get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else None
+    return near[0] if near else None
+
+
+def suggest(word: str, known: Iterable[object]) -> str | None:
+    """What to say of a word that is unknown, if another one was probably meant: "did you mean `expand`?"."""
+    meant = closest(word, known)
+    return f"did you mean `{meant}`?" if meant is not None else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from effspec import library, signatures
-from effspec.diagnostics import Label, Span, suggest
+from effspec.diagnostics import Label, Span, closest, suggest
 from effspec.modules import Definition, Module, not_exported
 from effspec.names import AT, PREDECLARED, TENSOR_ATTRIBUTES, TORCH_ATTRIBUTES
 from effspec.scopes import Labels, Problems, Scope, bind, report_unused
@@ -325,15 +325,13 @@ class Expressions:
 
 def importable(name: str, known: Iterable[str]) -> str | None:
     """What to do about an unknown name: the standard library has it, one of `known` is meant, or one of the library."""
-    library_names = library.standard()
-    if name in library_names:
-        return f'import it: `import {name} from "{library_names[name]}"`'
-    near = suggest(name, known)
-    further = None if near else suggest(name, library_names)
-    if further is None:
+    places = library.standard()
+    if name in places:
+        return f'import it: `import {name} from "{places[name]}"`'
+    if (near := suggest(name, known)) is not None:
         return near
-    meant = further.split("`")[1]
-    return f'{further} `import {meant} from "{library_names[meant]}"`'
+    meant = closest(name, places)
+    return f'did you mean `{meant}`? `import {meant} from "{places[meant]}"`' if meant is not None else None
 
 
 def _is_input(node: nodes.Expr) -> bool:
