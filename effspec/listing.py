@@ -18,7 +18,7 @@ from effspec.values import show
 
 STANDARD = "std"
 _WIDTH = 80
-_NARROW = "\N{NO-BREAK SPACE}"
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 _KINDS: dict[type[nodes.Node], str] = {
     nodes.Fn: "fn",
     nodes.Block: "block",
@@ -91,9 +91,9 @@ def lines(spec: str, module: Module) -> Iterator[str]:
 
 def _entry(one: Defined) -> Iterator[str]:
     # A line ends between two parameters, not inside one.
-    whole = f"{one.kind} {one.signature}".replace(" ", _NARROW).replace(f",{_NARROW}", ", ")
+    whole = f"{one.kind} {one.signature}".replace(" ", _UNBROKEN).replace(f",{_UNBROKEN}", ", ")
     for line in textwrap.wrap(whole, _WIDTH, initial_indent="  ", subsequent_indent=" " * 8, break_long_words=False):
-        yield line.replace(_NARROW, " ")
+        yield line.replace(_UNBROKEN, " ")
     yield from textwrap.wrap(one.doc, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
