@@ -14,6 +14,7 @@ from tests.parity import count, meta_peer
 
 FACTS = Path(__file__).parent / "facts"
 ROWS = list(csv.DictReader((FACTS / "efficientnet.csv").open()))
+PYCLS = list(csv.DictReader((FACTS / "pycls.csv").open()))
 PAPER = list(csv.DictReader((FACTS / "efficientnet_paper.csv").open()))
 # How far each paper's (or README's) own count of multiply-adds lies from its code.
 SLACK = {"b0": 0.05, "efficientnet_lite": 0.06, "efficientnet_v2": 0.01}
@@ -45,6 +46,16 @@ def test_counts_round_to_the_papers(row: dict[str, str]) -> None:
         # The paper prints two digits (and 9.2 for B2, whose code has 9.11).
         assert compiled.params / 1e6 == pytest.approx(float(row["params_millions"]), rel=0.02)
     assert compiled.macs / 1e9 == pytest.approx(float(row["macs_billions"]), rel=SLACK[row["spec"]])
+
+
+@pytest.mark.parametrize("row", PYCLS, ids=name)
+def test_counts_equal_pycls(row: dict[str, str]) -> None:
+    """Its flops are our multiply-adds and one for each element of a result that a bias is added to."""
+    compiled = effspec.compile(row["spec"], variant=row["variant"])
+    products = [node for node in compiled.graph if node.op in ("conv", "linear")]
+    biased = sum(node.types[0].numel for node in products if "bias" in node.parameters)
+    assert (compiled.params, compiled.macs + biased) == (int(row["params"]), int(row["flops"]))
+    assert compiled.cost.acts == int(row["acts"])
 
 
 # Points that nobody published, against timm's generator built here, at odd sizes too.
