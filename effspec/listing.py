@@ -76,11 +76,11 @@ def _doc(node: nodes.Fn | nodes.Block | nodes.Scaling | nodes.Model, module: Mod
 
 
 def lines(spec: str, module: Module) -> Iterator[str]:
-    """A spec's models and variants; of a file without models, what it defines."""
+    """A spec's models and variants; of a file without either, what it defines."""
     every = list(defined(module))
     models = [one.name for one in every if one.kind == "model"]
-    if models or not every:
-        yield f"{spec}: {', '.join(models) or 'no model'}"
+    if models or module.variants or not every:
+        yield f"{spec}: {', '.join(models) or 'no model of its own'}"
         yield textwrap.fill(" ".join(module.variants) or "no variants", _WIDTH - 2, initial_indent=" " * 4,
                             subsequent_indent=" " * 4, break_long_words=False)  # fmt: skip
         return

@@ -456,6 +456,8 @@ def test_list(effspec_: Any) -> None:
     assert done.status == 0 and "b0: EfficientNet" in done.out and "tf_lite0" in done.out
     [found] = json.loads(effspec_("list", "b0", "--json").out)["specs"]
     assert found["models"] == ["EfficientNet"] and found["variants"][:3] == ["b0", "b1", "b2"]
+    # A spec may be variants of another one's model.
+    assert effspec_("list", "resnet_rs").out.startswith("resnet_rs: no model of its own\n    rs50 rs101 ")
 
 
 def test_the_standard_library_is_listed(effspec_: Any) -> None:
