@@ -60,6 +60,7 @@ CASES = [
     _case("convnext", "tiny", depths=[1, 2, 3, 1], widths=[16, 24, 32, 40]),
     _case("densenet", "d121", growth=8, layers=[2, 3, 1, 2]),
     _case("resnet_rs", "rs50", widths=[32, 64, 64, 128], depths=[1, 2, 1, 2]),
+    _case("resnet_pruned", "ecaresnet50d_pruned"),
     _case("resnet_v2", "resnetv2_50x1_bit", widths=[128, 128, 256, 256], depths=[1, 2, 1, 2]),
     _case("nfnet", "test_nfnet", size=75),
     _case("01_lite", "lite3"),

@@ -102,7 +102,9 @@ def _conv(making: Making) -> ast.expr:
     elif "explicit" in attributes:
         function = making.need("PaddedConv2d")
         keywords["pads"] = attributes["explicit"]
-    return call(function, making.channels, attributes["out_channels"], attributes["kernel_size"], **keywords)
+    kernel = build.tupled(attributes["kernel_size"])
+    pairs = {word: build.tupled(tree) for word, tree in keywords.items()} if function == "nn.Conv2d" else keywords
+    return call(function, making.channels, attributes["out_channels"], kernel, **pairs)
 
 
 def _conv_transpose(making: Making) -> ast.expr:
