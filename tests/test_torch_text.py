@@ -428,3 +428,22 @@ def test_tensors_that_start_otherwise(tmp_path: Path) -> None:
         '        for path in "e.weight", "f.weight":',
         "            nn.init.normal_(self.get_parameter(path), mean=0, std=0.01)",
     ]
+
+
+def test_a_size_is_not_computed_twice(tmp_path: Path) -> None:
+    """Channel attention along the channels: what has no name is not written again for its size; pairs are tuples."""
+    source = emitted(
+        tmp_path,
+        """
+        import ECA from "std/mobile.eff"
+        model Net() on image: [3, 16, 16] {
+            stem: conv(64)
+            one: ECA()
+            wide: conv(512)
+            two: ECA()
+        }
+        """,
+    )
+    eca = definition(source, "ECA")
+    assert eca.count("self.conv(") == 1 and eca.count("x.mean(") == 1
+    assert "self.two = ECA(kernel_size=(5, 1), padding=(2, 0))" in definition(source, "Net")

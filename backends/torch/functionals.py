@@ -161,7 +161,10 @@ def _reshape(use: Use) -> ast.expr:
     if not use.batched and sum(not is_literal(e, 1) for e in elements) == 1:
         elements = [e if is_literal(e, 1) else build.constant(-1) for e in elements]
     if use.batched:
-        elements = [ast.Subscript(attribute(source, "shape"), ast.Constant(0), ast.Load()), *elements]
+        # What is not a variable is not written, and computed, a second time for its size.
+        named = isinstance(source, ast.Name)
+        batch = ast.Subscript(attribute(source, "shape"), ast.Constant(0), ast.Load()) if named else build.constant(-1)
+        elements = [batch, *elements]
     return _method(source, "reshape", *elements)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from effspec.backends.torch import build
-from effspec.backends.torch.build import call, is_literal
+from effspec.backends.torch.build import call, is_literal, tupled
 
 from effspec.ir.graph import Initializer
 
@@ -83,7 +83,7 @@ def module(
 
 
 def _conv(making: Making) -> ast.expr:
-    attributes, weight = making.attributes, making.weight
+    attributes, weight = {word: tupled(tree) for word, tree in making.attributes.items()}, making.weight
     function = "nn.Conv2d"
     keywords = keywords_of(
         [

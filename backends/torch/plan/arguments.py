@@ -25,6 +25,7 @@ _PYTHON_NAMES = {
     "pad": "padding",
     "dil": "dilation",
 }
+_PAIRS = frozenset({"kernel_size", "stride", "padding", "dilation"})
 # What an argument that no definition names is worth where torch has a default for it.
 _TORCH_DEFAULTS = {"padding": 0, "stride": 1, "dilation": 1, "groups": 1}
 RESERVED = frozenset({"self", "torch", "nn", "F", "lambda", "in", "class", "def", "is"})
@@ -246,9 +247,10 @@ class Arguments(Columns):
             by_instance.setdefault(instance, next(iter(by_instance.values())))
         free = self.free(name)
         default = _TORCH_DEFAULTS.get(name, default)
-        self.arguments["=" + free] = Argument(
-            "=" + free, free, by_instance, default, annotation_of(by_instance.values()), source
-        )
+        annotation = annotation_of([*by_instance.values(), *([] if default is _MISSING else [default])])
+        if name in _PAIRS:
+            annotation = annotation.replace("list[int]", "tuple[int, int]")
+        self.arguments["=" + free] = Argument("=" + free, free, by_instance, default, annotation, source)
         return build.name(free)
 
     def _promote_list(self, name: str, column: Column) -> ast.expr:

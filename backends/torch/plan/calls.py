@@ -118,8 +118,8 @@ def _call(cls: Class, given: Mapping[str, ast.expr]) -> ast.Call:
         tree = given.get(argument.key)
         if tree is None:
             continue
-        if argument.annotation == "int | tuple[int, int]" and isinstance(tree, ast.List):
-            tree = ast.Tuple(tree.elts, ast.Load())
+        if "tuple[" in argument.annotation and not argument.annotation.startswith("list["):
+            tree = build.tupled(tree)
         if len(positional) == position and argument.key in ("in", "inputs", "out", "k"):
             positional.append(tree)
         else:
