@@ -197,13 +197,18 @@ def forward(module: nn.Module, x: torch.Tensor) -> NDArray[Any]:
 
 
 class Judged:
-    """A peer's answer in float64, and the distance of its own float32 run from that."""
+    """A peer's answer in float64, and the distance of its own float32 runs from that.
+
+    One run is one draw of rounding errors, by luck a small one; a second one, with the channels last in memory, adds up
+    in another order.
+    """
 
     def __init__(self, module: nn.Module, x: torch.Tensor) -> None:
-        single = forward(module.float(), x.float())
+        module.float()
+        runs = [forward(module, x.float().to(memory_format=f)) for f in (torch.contiguous_format, torch.channels_last)]
         self.expected = forward(module.double(), x.double())
         module.float()
-        self.own = distance(single, self.expected)
+        self.own = max(distance(run, self.expected) for run in runs)
 
     @property
     def allowed(self) -> float:
