@@ -17,6 +17,7 @@ import pytest
 import effspec
 from effspec import output
 from effspec.backend import File
+from tests.test_progress import hear_interrupts
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "effspec"]
@@ -114,7 +115,7 @@ def test_a_full_disk() -> None:
 def test_stopped_while_it_writes(name: str, status: int, here: Path) -> None:
     Path("b7.onnx").write_bytes(b"old")
     words = [*COMMAND, "compile", "b0", "--variant", "b7", "--target", "onnx", "-o", "b7.onnx", "--force"]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
     until(lambda: process.poll() is not None or len(list(here.iterdir())) > 1)
     process.send_signal(getattr(signal, name))
     _, said = process.communicate(timeout=60)

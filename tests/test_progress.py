@@ -75,10 +75,17 @@ def test_words() -> None:
     assert progress.worded("writing x", 101, 100, 2) == "writing x: 100 %"
 
 
+def hear_interrupts() -> None:
+    """In a new process: what a shell starts in the background is deaf to SIGINT, and so is all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(words: list[str], where: Path, stderr: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
     command = [sys.executable, "-m", "effspec", *words]
-    return subprocess.Popen(command, cwd=where, env=environment, stderr=stderr, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=where, env=environment, stderr=stderr, stdout=subprocess.DEVNULL, preexec_fn=hear_interrupts
+    )
 
 
 def test_on_a_terminal(terminal: Any, tmp_path: Path) -> None:
