@@ -94,6 +94,14 @@ CASES = [
     _case("mobilenet_v3", "large_rw"),
     _case("mnasnet", "a1_w100"),
     _case("mnasnet", "small", size=75),
+    _case("mixnet", "s"),
+    _case("mixnet", "m", size=75),
+    _case("tinynet", "c", size=75),
+    _case("efficientnet_edge", "es"),
+    _case("efficientnet_edge", "tf_em", size=65),
+    _case("lcnet", "w050"),
+    _case("spnasnet", "w100"),
+    _case("hardcorenas", "a"),
     Case("tests/examples/b0", None, {"size": 64}),
 ]
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)

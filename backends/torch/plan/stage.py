@@ -33,8 +33,8 @@ class _Line:
     tail: dict[str, ast.expr] | None
     kinds: dict[str, str]
 
-    def draws(self) -> set[str]:
-        return {argument.name for argument in self.cls.arguments if self.kinds.get(argument.key) == "draw"}
+    def of_kind(self, kind: str) -> dict[str, Argument]:
+        return {argument.name: argument for argument in self.cls.arguments if self.kinds.get(argument.key) == kind}
 
 
 def settle(sequences: list[Sequence], drawn: list[str], planner: Planner) -> ast.FunctionDef | None:
@@ -44,14 +44,9 @@ def settle(sequences: list[Sequence], drawn: list[str], planner: Planner) -> ast
     """
     classes = {cls.name: cls for cls in planner.classes}
     found = [line for s in sequences if (line := _line(s, classes, drawn)) is not None]
-    first_only: dict[str, Argument] = {}
-    for line in found:
-        for argument in line.cls.arguments:
-            if line.kinds.get(argument.key) == "first":
-                first_only.setdefault(argument.name, argument)
-    lines = [line for line in found if all(_agrees(line, argument, first_only) for argument in line.cls.arguments)]
-    draws = set().union(*[line.draws() for line in found])
-    even = len({bool(line.draws()) for line in lines}) == 1
+    lines, first_only = _fitting(found)
+    draws = {word for line in found for word in line.of_kind("draw")}
+    even = len({bool(line.of_kind("draw")) for line in lines}) == 1
     if len(lines) < 2 or all(line.tail is None for line in lines) or (drawn and len(draws) > 1) or not even:
         return None
     helper = planner.need("stage")
@@ -95,6 +90,27 @@ def _kind(first: ast.expr | None, key: str, tail: dict[str, ast.expr] | None, dr
     if rest is None:
         return "same" if first is None else "first"
     return "same" if first is not None and build.dump(first) == build.dump(rest) else None
+
+
+def _fitting(found: list[_Line]) -> tuple[list[_Line], dict[str, Argument]]:
+    """The lines that one helper can make, as many as possible, and its arguments that are for the first block only."""
+    choices: list[dict[str, Argument]] = [{}]
+    for line in found:
+        own = line.of_kind("first")
+        choices[0] = {**own, **choices[0]}
+        choices.append(own)
+    fits = [
+        [line for line in found if first.keys() >= line.of_kind("first").keys() and _takes(line, first)]
+        for first in choices
+    ]
+    best = max(range(len(choices)), key=lambda choice: len(fits[choice]))
+    return fits[best], choices[best]
+
+
+def _takes(line: _Line, first_only: dict[str, Argument]) -> bool:
+    """Whether the line's block has all these arguments, and the line gives none of them to all repeats."""
+    names = {argument.name for argument in line.cls.arguments}
+    return first_only.keys() <= names and all(_agrees(line, argument, first_only) for argument in line.cls.arguments)
 
 
 def _agrees(line: _Line, argument: Argument, first_only: dict[str, Argument]) -> bool:
