@@ -17,7 +17,8 @@ effspec 1
 #   effspec check {file}                     every variant, and the `expect` lines at the end
 #   effspec compile {file} --variant small   PyTorch source; --target onnx for ONNX
 
-import ConvNormAct, MBConv, Compound from "std/conv.eff"
+import ConvNormAct, MBConv from "std/conv.eff"
+import Compound from "std/scaling.eff"
 
 # A block is a layer made of layers.  `input` is what it is applied to, `it` the current value: a line that is a layer
 # takes `it` and gives the next one.  A label (`mix:`) names the parameters that a line holds.
