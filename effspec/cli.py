@@ -400,9 +400,9 @@ def fmt(paths: tuple[str, ...], check_only: bool, diff: bool) -> None:
         raise SystemExit(1)
 
 
-@cli.group()
+@cli.group(short_help="Look into checkpoints, move them, write initial values.")
 def weights() -> None:
-    """Work with checkpoints."""
+    """Look into checkpoints, move them to the names of a spec, and write initial values."""
 
 
 @weights.command()
@@ -442,6 +442,57 @@ def init(
     compiled = _compiled(spec, variant, phi, settings, model)
     for line in initial(compiled, output, seed=seed, force=force):
         say(line)
+
+
+@weights.command(name="show", short_help="Print what is in a checkpoint.")
+@click.argument("checkpoint", type=click.Path())
+@click.option("--part", metavar="KEY", help="Which of several sets of weights, such as state_dict_ema.")
+@json_option
+def show_weights(checkpoint: str, part: str | None, as_json: bool) -> None:
+    """Print what is in a checkpoint: its tensors with shapes, types and sizes, and which model it was written for."""
+    from effspec.weights.checkpoint import load
+
+    file = load(checkpoint, part)
+    if as_json:
+        document("weights_shown", file)
+        return
+    from effspec.commands.weights import shown
+
+    for line in shown(file):
+        data(line)
+
+
+@weights.command(short_help="Compare two checkpoints.")
+@click.argument("first", metavar="A", type=click.Path())
+@click.argument("second", metavar="B", type=click.Path())
+@click.option("--part-a", metavar="KEY", help="Which of several sets of weights of A.")
+@click.option("--part-b", metavar="KEY", help="Which of several sets of weights of B.")
+@json_option
+def diff(first: str, second: str, part_a: str | None, part_b: str | None, as_json: bool) -> None:
+    """Compare two checkpoints: what only one of them has, what differs in shape or element type, and where numbers
+    differ by how much: the largest difference of two elements, and that over the largest magnitude of the tensor.
+
+    Exit status, as of `diff`: 0 where all tensors are equal, 1 where some differ, 2 where a file cannot be read.
+    """
+    from effspec.diagnostics import EffspecError
+    from effspec.weights.checkpoint import load
+    from effspec.weights.difference import compare
+
+    try:
+        files = load(first, part_a), load(second, part_b)
+        found = compare(*files)
+    except EffspecError as error:
+        _failed(error, click.get_current_context().find_root().obj)
+        raise SystemExit(2) from None
+    if as_json:
+        document("weights_compared", *files, found)
+    else:
+        from effspec.commands.weights import compared
+
+        for line in compared(*files, found):
+            data(line)
+    if found:
+        raise SystemExit(1)
 
 
 @cli.command(short_help="Print the JSON Schema of a `--json` document.")

@@ -7,6 +7,7 @@ document's version.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,12 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from effspec import diagnostics as problems
 from effspec.pipeline import Compiled, plain
 from effspec.syntax import nodes
+from effspec.weights.store import nbytes
 
 if TYPE_CHECKING:
     from effspec.backend import Backend
     from effspec.codes import Code
     from effspec.commands.check import Result
     from effspec.modules import Module
+    from effspec.weights.difference import Difference
+    from effspec.weights.store import TensorFile
 
 
 class _Part(BaseModel):
@@ -195,6 +199,66 @@ class ExplainDocument(_Part):
     good: str
 
 
+class TensorOfFile(_Part):
+    """A tensor of a checkpoint."""
+
+    name: str
+    shape: list[int]
+    dtype: str = Field(description="as safetensors calls it: F32, BF16, I64")
+    elements: int
+    bytes: int
+
+
+class WeightsShowDocument(_Part):
+    """`effspec weights show --json`."""
+
+    schema_: Literal["effspec.weights-show/1"] = Field(default="effspec.weights-show/1", serialization_alias="schema")
+    path: str
+    format: str
+    bytes: int = Field(description="of the file, all its parts together")
+    metadata: dict[str, str]
+    elements: int
+    tensors: list[TensorOfFile]
+
+
+class TwoShapes(_Part):
+    """A tensor of another shape in either file."""
+
+    name: str
+    shapes: tuple[list[int], list[int]]
+
+
+class TwoDtypes(_Part):
+    """A tensor of another element type in either file."""
+
+    name: str
+    dtypes: tuple[str, str]
+
+
+class ChangedTensor(_Part):
+    """A tensor whose numbers differ."""
+
+    name: str
+    shape: list[int]
+    elements: int = Field(description="how many differ")
+    absolute: float | None = Field(description="the largest difference of two elements; null: infinite, or of a NaN")
+    relative: float | None = Field(description="that over the largest magnitude of the tensor in either file")
+
+
+class WeightsDiffDocument(_Part):
+    """`effspec weights diff --json`."""
+
+    schema_: Literal["effspec.weights-diff/1"] = Field(default="effspec.weights-diff/1", serialization_alias="schema")
+    paths: tuple[str, str]
+    equal: bool
+    only_first: list[str]
+    only_second: list[str]
+    shapes: list[TwoShapes]
+    dtypes: list[TwoDtypes]
+    changes: list[ChangedTensor] = Field(description="the largest relative difference first")
+    equal_tensors: int
+
+
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "compile": CompileDocument,
     "show": ShowDocument,
@@ -203,6 +267,8 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "list": ListDocument,
     "targets": TargetsDocument,
     "explain": ExplainDocument,
+    "weights-show": WeightsShowDocument,
+    "weights-diff": WeightsDiffDocument,
 }
 
 
@@ -298,6 +364,48 @@ def targets(backends: Sequence[Backend]) -> TargetsDocument:
 
 def explained(entry: Code) -> ExplainDocument:
     return ExplainDocument(code=entry.code, title=entry.title, why=entry.why, bad=entry.bad, good=entry.good)
+
+
+def weights_shown(file: TensorFile) -> WeightsShowDocument:
+    tensors = [
+        TensorOfFile(
+            name=name, shape=list(shape), dtype=file.dtypes[name], elements=prod(shape), bytes=nbytes(file, name)
+        )
+        for name, shape in file.shapes.items()
+    ]
+    return WeightsShowDocument(
+        path=str(file.path),
+        format=file.kind,
+        bytes=file.path.stat().st_size,
+        metadata=dict(file.metadata),
+        elements=sum(tensor.elements for tensor in tensors),
+        tensors=tensors,
+    )
+
+
+def weights_compared(first: TensorFile, second: TensorFile, found: Difference) -> WeightsDiffDocument:
+    return WeightsDiffDocument(
+        paths=(str(first.path), str(second.path)),
+        equal=not found,
+        only_first=list(found.only_first),
+        only_second=list(found.only_second),
+        shapes=[
+            TwoShapes(name=name, shapes=(list(first.shapes[name]), list(second.shapes[name]))) for name in found.shapes
+        ],
+        dtypes=[TwoDtypes(name=name, dtypes=(first.dtypes[name], second.dtypes[name])) for name in found.dtypes],
+        changes=[
+            ChangedTensor(
+                name=change.name,
+                shape=list(change.shape),
+                elements=change.count,
+                # JSON has no word for infinity.
+                absolute=change.absolute if isfinite(change.absolute) else None,
+                relative=change.relative if isfinite(change.relative) else None,
+            )
+            for change in found.changes
+        ],
+        equal_tensors=found.equal,
+    )
 
 
 def _point(made: Compiled) -> Point:

@@ -605,7 +605,17 @@ def test_check_several(effspec_: Any) -> None:
 
 def test_schemas_are_published_and_true(effspec_: Any) -> None:
     names = effspec_("schema").out.split()
-    assert set(names) >= {"compile", "show", "check", "diagnostics", "list", "targets", "explain"}
+    assert set(names) >= {
+        "compile",
+        "show",
+        "check",
+        "diagnostics",
+        "list",
+        "targets",
+        "explain",
+        "weights-show",
+        "weights-diff",
+    }
     for name in names:
         schema = json.loads(effspec_("schema", name).out)
         assert schema["properties"]["schema"]["const"] == f"effspec.{name}/1"
@@ -755,7 +765,7 @@ def test_a_part_of_a_checkpoint_is_converted(effspec_: Any) -> None:
         "error[E0801]: last.pth holds 2 sets of weights\n"
         f"  = `state_dict`: {count} tensors\n"
         f"  = `state_dict_ema`: {count} tensors\n"
-        "  = help: choose one: `effspec weights convert last.pth --part state_dict_ema ...`; "
+        "  = help: choose one with `--part state_dict_ema` of `effspec weights convert`, `show` or `diff`; "
         "a moving average is what is usually evaluated\n"
     )
     for part, expected in (("state_dict", weights), ("state_dict_ema", average)):
@@ -822,7 +832,7 @@ def test_completion_answers(here: Path) -> None:
 
 def test_help_fits(effspec_: Any) -> None:
     assert effspec_("--version").out.strip() == f"effspec {effspec.__version__}"
-    for words in ((), ("compile",), ("check",), ("show",), ("weights", "convert")):
+    for words in ((), ("compile",), ("check",), ("show",), ("weights", "convert"), ("weights", "diff")):
         done = effspec_(*words, "--help")
         assert done.status == 0 and all(len(line) <= 100 for line in done.out.splitlines())
 

@@ -418,7 +418,7 @@ def test_the_set_of_weights_in_a_training_checkpoint(tmp_path: Path) -> None:
         "error[E0801]: y holds 2 sets of weights\n"
         "  = `state_dict`: 1 tensor\n"
         "  = `state_dict_ema`: 1 tensor\n"
-        "  = help: choose one: `effspec weights convert y --part state_dict_ema ...`; "
+        "  = help: choose one with `--part state_dict_ema` of `effspec weights convert`, `show` or `diff`; "
         "a moving average is what is usually evaluated"
     )
     assert checkpoint.load(path, "state_dict_ema").tensor("a").tolist() == [0, 0]

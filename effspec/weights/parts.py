@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from effspec.diagnostics import EffspecError, fail, suggest
@@ -26,16 +25,17 @@ _LISTED = 8
 _AVERAGE = re.compile(r"ema|avg|average|swa|teacher|shadow")
 
 
-class Part:
-    """A `TensorFile`: the tensors of another one that lie under a prefix, without it."""
+class Part(TensorFile):
+    """The tensors of another file that lie under a prefix, without it."""
 
     def __init__(self, file: TensorFile, part: str) -> None:
-        self.path, self._file = file.path, file
+        self.path, self.kind, self.metadata, self._file = file.path, file.kind, file.metadata, file
         self._names = choose(file.path, {"": {name: name for name in file.shapes}}, part)
         self.shapes: Mapping[str, tuple[int, ...]] = {new: file.shapes[old] for new, old in self._names.items()}
+        self.dtypes: Mapping[str, str] = {new: file.dtypes[old] for new, old in self._names.items()}
 
-    def tensor(self, name: str) -> NDArray[np.float32]:
-        return self._file.tensor(self._names[name])
+    def array(self, name: str) -> NDArray[Any]:
+        return self._file.array(self._names[name])
 
     def close(self) -> None:
         self._file.close()
@@ -86,7 +86,7 @@ def choose(path: Path, found: Mapping[str, Mapping[str, T]], part: str | None) -
         "E0801",
         f"{path.name} holds {len(large)} sets of weights",
         notes=(*(f"`{key[:60]}`: {_counted(tensors)}" for key, tensors in list(large.items())[:_LISTED]), *more),
-        help=f"choose one: `effspec weights convert {path.name} --part {best[:60]} ...`"
+        help=f"choose one with `--part {best[:60]}` of `effspec weights convert`, `show` or `diff`"
         + ("; a moving average is what is usually evaluated" if _AVERAGE.search(best) else ""),
     )
 

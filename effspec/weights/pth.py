@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from effspec.diagnostics import fail
 from effspec.weights import parts, unpickle
-from effspec.weights.store import DTYPES, MAX_NAME, MAX_RANK, MAX_TENSORS, damaged, map_file, refused, widen
+from effspec.weights.store import DTYPES, MAX_NAME, MAX_RANK, MAX_TENSORS, TensorFile, damaged, map_file, refused, widen
 from effspec.weights.unpickle import Damaged, Maker, Refused
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -86,8 +86,8 @@ def is_pickle(head: bytes) -> bool:
     return len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
-class File:
-    """A checkpoint that is open for reading: `shapes` of its tensors in their order.
+class File(TensorFile):
+    """A checkpoint that is open for reading, its tensors in their order.
 
     `part` says which of several sets of weights is meant, by the key under which the file has it ("state_dict_ema").
     `bare` says that the file is these tensors and nothing else.
@@ -95,8 +95,9 @@ class File:
     """
 
     def __init__(self, path: str | os.PathLike[str], part: str | None = None) -> None:
-        self.path = Path(path)
+        self.path, self.metadata = Path(path), {}
         self._data = map_file(self.path)
+        self.kind = "PyTorch, zip" if is_zip(self._data[:4]) else "PyTorch, before version 1.6"
         self._counts: dict[str, _Storage] = {}
         self._checked: set[str] = set()
         self._order = "<"
@@ -111,9 +112,9 @@ class File:
         except Refused as error:
             raise refused(self.path, str(error), help=_HELP) from None
         self.shapes: Mapping[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in self._tensors.items()}
+        self.dtypes: Mapping[str, str] = {name: tensor.element.dtype for name, tensor in self._tensors.items()}
 
-    def tensor(self, name: str) -> NDArray[np.float32]:
-        """A tensor as float32: a read-only view of the file where it is stored so.  KeyError for an unknown name."""
+    def array(self, name: str) -> NDArray[Any]:
         tensor = self._tensors[name]
         storage, element, shape = tensor.storage, tensor.element, tensor.shape
         record = self._records[storage.key]

@@ -24,6 +24,7 @@ from effspec.weights.store import (
     MAX_NAME,
     MAX_RANK,
     MAX_TENSORS,
+    TensorFile,
     damaged,
     map_file,
     refused,
@@ -46,14 +47,14 @@ def is_safetensors(head: bytes) -> bool:
     return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
 
 
-class File:
-    """A safetensors file that is open for reading: `shapes` in the order of its header, and its `metadata`.
+class File(TensorFile):
+    """A safetensors file that is open for reading, its tensors in the order of its header.
 
     Raises E0801 (unreadable), E0802 (damaged) and E0803 (unsupported).
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path, self.kind = Path(path), "safetensors"
         self._data = map_file(self.path)
         size = len(self._data)
         if size < 9 or self._data[8:9] != b"{":
@@ -70,10 +71,10 @@ class File:
             raise refused(self.path, f"holds {len(header):,} tensors, more than the limit of {MAX_TENSORS:,}")
         self._entries = {name: self._entry(name, entry) for name, entry in header.items()}
         self.shapes: Mapping[str, tuple[int, ...]] = {name: entry.shape for name, entry in self._entries.items()}
+        self.dtypes: Mapping[str, str] = {name: entry.dtype for name, entry in self._entries.items()}
         self._check_layout(size - self._begin)
 
-    def tensor(self, name: str) -> NDArray[np.float32]:
-        """A tensor as float32: a read-only view of the file where it is stored so.  KeyError for an unknown name."""
+    def array(self, name: str) -> NDArray[Any]:
         dtype, shape, start, end = self._entries[name]
         kind = DTYPES[dtype][1]
         if not kind:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,22 +41,39 @@ DTYPES: dict[str, tuple[int, str]] = {
 
 
 class TensorFile(Protocol):
-    """Named tensors of an open file.  Nothing is read before `tensor` asks for it."""
+    """Named tensors of an open file.  No numbers are read before `array` or `tensor` asks for them.
+
+    `kind` names the format; `shapes` and `dtypes` (as safetensors calls them) are in the order of the file; `metadata`
+    is what the file says about itself, empty where its format has no place for that.
+    """
 
     path: Path
+    kind: str
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    metadata: Mapping[str, str]
 
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Name to shape, in the order of the file."""
+    def array(self, name: str) -> NDArray[Any]:
+        """A tensor in its own type, bfloat16 as float32; it may be a read-only view of the file.
+
+        KeyError for a name that is not there, E0803 for a type that NumPy lacks.
+        """
         ...
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """A tensor as float32; it may be a read-only view of the file.  KeyError for a name that is not there."""
-        ...
+        """A tensor as float32; it may be a read-only view of the file.  Errors are those of `array`."""
+        # A native float32 view needs no copy, unless it has strides or an odd header left it misaligned.
+        with np.errstate(over="ignore"):
+            return np.require(self.array(name).astype(np.float32, copy=False), requirements=["C", "A"])
 
     def close(self) -> None:
         """Let go of the file.  Tensors that were handed out stay valid."""
         ...
+
+
+def nbytes(file: TensorFile, name: str) -> int:
+    """How many bytes a tensor takes as it is stored."""
+    return prod(file.shapes[name]) * DTYPES[file.dtypes[name]][0]
 
 
 def damaged(path: Path, what: str, *, notes: tuple[str, ...] = (), help: str | None = None) -> EffspecError:
@@ -68,13 +86,11 @@ def refused(path: Path, what: str, *, help: str | None = None) -> EffspecError:
     return fail("E0803", f"{path.name} {what}", help=help)
 
 
-def widen(raw: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Stored elements as float32; a bfloat16 (given as its 16 bits) is the upper half of one."""
+def widen(raw: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Stored elements as NumPy has them: a bfloat16 (given as its 16 bits) is the upper half of a float32."""
     if dtype == "BF16":
         return (np.require(raw, requirements="C").astype(np.uint32) << np.uint32(16)).view(np.float32)
-    # A native float32 view needs no copy, unless it has strides or an odd header left it misaligned.
-    with np.errstate(over="ignore"):
-        return np.require(raw.astype(np.float32, copy=False), requirements=["C", "A"])
+    return raw
 
 
 def map_file(path: Path) -> mmap.mmap | bytes:
