@@ -5,37 +5,37 @@ their order, the version of NumPy, the processor or the target.  Two things make
 
 - The words come from SplitMix64 (Steele, Lea, Flood 2014) run as a counter-based generator: word i is a mix of
   `key + (i + 1) * golden`, in 64-bit integers that wrap.  The key, and a second one that is added within the mix, are
-  the first 16 bytes of SHA-256 of the seed and the path.  Value 2i takes the low half of word i, value 2i + 1 the high.
-- The transforms use only +, -, *, / and the square root, which IEEE 754 rounds in one way, and `frexp`, which is exact.
-  `numpy.log` and `numpy.exp` are not used: their last bit depends on the processor's instructions.  Normal numbers are
-  computed in float32, as they are stored, all others in float64.
+  the first 16 bytes of SHA-256 of the seed and the path.  Word i gives values 4i to 4i + 3, its low quarter first.
+- A law is a table of its 65,536 quantiles, one for each quarter: finer than the half precisions that networks are
+  trained in, and several times as fast as computing each value.  A normal law ends at 4.3 standard deviations.  Tables
+  are made with +, -, *, / and the square root, which IEEE 754 rounds in one way, and `frexp`, which is exact.
+  `numpy.log` and `numpy.exp` are not used: their last bit depends on the processor's instructions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effspec.ir.graph import Parameter
-from effspec.params import Normal, Uniform, distribution
+from effspec.params import Normal, distribution
 
-Real: TypeAlias = NDArray[np.floating[Any]]
+Real: TypeAlias = NDArray[np.float64]
+Table: TypeAlias = NDArray[np.float32]
 Words: TypeAlias = NDArray[np.uint64]
-Halves: TypeAlias = NDArray[np.int32]
-Transform: TypeAlias = Callable[[Halves], Real]
+Quarters: TypeAlias = NDArray[np.uint16]
 
-# 2^14 values at a time keep the work in the cache of the processor: 66 million normal numbers take half a second.
+# So many values at a time keep the work in the cache of the processor.
 _CHUNK = 1 << 14
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_STEPS: Words = np.arange(1, _CHUNK // 2 + 1, dtype=np.uint64) * _GOLDEN
+_STEPS: Words = np.arange(1, _CHUNK // 4 + 1, dtype=np.uint64) * _GOLDEN
 
 
 class Seeded:
@@ -56,16 +56,29 @@ def draw(parameter: Parameter, seed: int) -> NDArray[np.float32]:
     if law.kind == "constant":
         out.fill(law.value)
         return out
-    transform = _uniform(law) if law.kind == "uniform" else _normal(law)
+    if law.kind == "uniform":
+        table, scale, shift = _uniform(), law.high - law.low, (law.low + law.high) / 2
+    else:
+        table, scale, shift = _normal(*_cut(law)), law.std, law.mean
     flat, stream = out.reshape(-1), keys(seed, parameter.path)
     for start in range(0, flat.size, _CHUNK):
         part = flat[start : start + _CHUNK]
-        part[...] = transform(_halves(*stream, start, part.size))
+        # No quarter is outside the table; `clip` lets NumPy write to `part` at once.
+        np.take(table, _quarters(*stream, start, part.size), out=part, mode="clip")
+        part *= scale
+        if shift:
+            part += shift
     return out
 
 
+def keys(seed: int, path: str) -> tuple[int, int]:
+    """The two keys of a parameter's stream."""
+    digest = hashlib.sha256(f"effspec 1\n{seed}\n{path}".encode()).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
+
+
 def _words(first: int, second: int, start: int, count: int) -> Words:
-    """Words `start` to `start + count` of the stream of two keys; `count` is at most half a chunk."""
+    """Words `start` to `start + count` of the stream of two keys; `count` is at most a quarter of a chunk."""
     z = _STEPS[:count] + np.uint64((first + start * int(_GOLDEN)) & 0xFFFFFFFFFFFFFFFF)
     z ^= z >> np.uint64(30)
     z *= _MIX[0]
@@ -76,28 +89,44 @@ def _words(first: int, second: int, start: int, count: int) -> Words:
     return z
 
 
-def keys(seed: int, path: str) -> tuple[int, int]:
-    """The two keys of a parameter's stream."""
-    digest = hashlib.sha256(f"effspec 1\n{seed}\n{path}".encode()).digest()
-    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
+def _quarters(first: int, second: int, start: int, count: int) -> Quarters:
+    """`count` quarters of words, from quarter `start` on, which is the first of a word."""
+    words = _words(first, second, start // 4, (count + 3) // 4)
+    return words.astype("<u8", copy=False).view("<u2")[:count]
 
 
-def _halves(first: int, second: int, start: int, count: int) -> Halves:
-    """`count` halves of words, as integers from -2^31."""
-    words = _words(first, second, start // 2, (count + 1) // 2)
-    return words.astype("<u8", copy=False).view("<i4")[:count]
+# The laws, each as the quantiles at (n + 1/2) / 65536 of its standard form.
 
 
-def _centred(halves: Halves) -> Real:
-    """Spread evenly over (-1/2, 1/2), never 0 or an end: (n + 1/2) / 2^32."""
-    out = halves.astype(np.float64)
-    out += 0.5
-    out *= 2.0**-32
-    return out
+def _centred() -> Real:
+    """The probabilities of the quantiles, less 1/2."""
+    return (np.arange(1 << 16) + 0.5) * 2.0**-16 - 0.5
+
+
+@lru_cache(maxsize=1)
+def _uniform() -> Table:
+    """Between -1/2 and 1/2."""
+    return _centred().astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _normal(low: Fraction | None, high: Fraction | None) -> Table:
+    """Of standard deviation 1 before it is cut to `low` to `high` (None where it is not)."""
+    below, above = (_below(low) if low is not None else -0.5), (_below(high) if high is not None else 0.5)
+    return _quantile(_centred() * (above - below) + (below + above) / 2).astype(np.float32)
+
+
+def _cut(law: Normal) -> tuple[Fraction | None, Fraction | None]:
+    """The ends of a normal law, in standard deviations from its mean."""
+    low, high = (
+        None if math.isinf(end) else (Fraction(end) - Fraction(law.mean)) / Fraction(law.std)
+        for end in (law.low, law.high)
+    )
+    return low, high
 
 
 def _polynomial(x: Real, coefficients: tuple[float, ...]) -> Real:
-    """The highest power first (Horner), in the precision of x."""
+    """The highest power first (Horner)."""
     out = x * coefficients[0]
     for coefficient in coefficients[1:-1]:
         out += coefficient
@@ -124,32 +153,20 @@ def _log(p: Real) -> Real:
     """Natural logarithm of positive numbers, to about 1e-9: exact scaling to m in [1/2, 1), then 2 artanh(s)."""
     m, exponent = np.frexp(p)
     s = (m - _SQRT_HALF) / (m + _SQRT_HALF)
-    return _polynomial(s * s, _ATANH) * s + (exponent.astype(p.dtype) - 0.5) * _LN2
+    return _polynomial(s * s, _ATANH) * s + (exponent - 0.5) * _LN2
 
 
-def _quantile(q: Real, p: Real) -> Real:
-    """The standard normal number at which the distribution function is q + 1/2, which is p away from its nearer end.
+def _quantile(q: Real) -> Real:
+    """The standard normal number at which the distribution function is q + 1/2.
 
-    p is at least 2^-33, so that AS 241's third range (p < 1.4e-11) is never entered.
+    q is at least 2^-17 from both ends, so that AS 241's third range (p < 1.4e-11) is never entered.
     """
-    r = q * q
-    np.subtract(0.180625, r, out=r)
-    out = _polynomial(r, _CENTRE[0])
-    out /= _polynomial(r, _CENTRE[1])
-    out *= q
+    r = 0.180625 - q * q
+    out = q * _polynomial(r, _CENTRE[0]) / _polynomial(r, _CENTRE[1])
     far = np.flatnonzero(r < 0)
-    r = np.sqrt(-_log(p[far])) - 1.6
+    r = np.sqrt(-_log(0.5 - np.abs(q[far]))) - 1.6
     out[far] = np.copysign(_polynomial(r, _TAIL[0]) / _polynomial(r, _TAIL[1]), q[far])
     return out
-
-
-def _standard_normal(halves: Halves) -> Real:
-    """In float32: how far a half is from its nearer end is counted in integers, since there float32 has no digits."""
-    q, p = halves.astype(np.float32), ((halves >> 31) ^ halves ^ 0x7FFFFFFF).astype(np.float32)
-    q *= 2.0**-32
-    p += 0.5
-    p *= 2.0**-32
-    return _quantile(q, p)
 
 
 @lru_cache(maxsize=64)
@@ -164,41 +181,3 @@ def _below(x: Fraction) -> float:
         term *= -x * x / (2 * n)
         term = term.limit_denominator(10**40)
     return float(total * Fraction(3989422804014326779399460599343818685, 10**37))
-
-
-def _uniform(law: Uniform) -> Transform:
-    middle, width = (law.low + law.high) / 2, law.high - law.low
-
-    def transform(halves: Halves) -> Real:
-        q = _centred(halves)
-        q *= width
-        q += middle
-        return q
-
-    return transform
-
-
-def _normal(law: Normal) -> Transform:
-    """By inversion, so that a cut law needs one number a value and no second draw."""
-    if math.isinf(law.low) and math.isinf(law.high):
-
-        def transform(halves: Halves) -> Real:
-            out = _standard_normal(halves)
-            out *= law.std
-            out += law.mean
-            return out
-
-        return transform
-    low, high = (_below(Fraction(end - law.mean) / Fraction(law.std)) for end in (law.low, law.high))
-    middle, width = (low + high) / 2, high - low
-
-    def cut(halves: Halves) -> Real:
-        q = _centred(halves)
-        q *= width
-        q += middle
-        out = _quantile(q, np.maximum(0.5 - np.abs(q), 2.0**-33))
-        out *= law.std
-        out += law.mean
-        return np.clip(out, law.low, law.high, out=out)
-
-    return cut
