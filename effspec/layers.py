@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 from effspec.diagnostics import Span
@@ -157,5 +158,8 @@ def key(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(key(element) for element in value)
     if isinstance(value, Initializer):
-        return (value.kind, tuple(sorted(value.args.items())))
+        return (value.kind, tuple((name, key(value.args[name])) for name in sorted(value.args)))
+    if isinstance(value, Fraction):
+        # Its own hash, which equals that of an equal float, takes a modular power.
+        return (value.numerator, value.denominator)
     return (type(value) is bool, value)

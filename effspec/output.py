@@ -31,8 +31,6 @@ _FROM = re.compile(rb"(?:Compiled by effspec from |effspec\.spec\x12.)([^\s,/\\]
 # Names that Windows keeps for devices, with any ending.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
-_LARGE = 1 << 24
-"""Bytes from which on a file is written while it is made: a thread has to be worth its start."""
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 MAX_NAME = 200
 MAX_TEXT = 1 << 26
@@ -193,18 +191,6 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], size: int
         temporary.place()
 
 
-def _ahead(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same chunks, each made in a second thread while the one before it is written."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    iterator = iter(chunks)
-    with ThreadPoolExecutor(1) as worker:
-        coming = worker.submit(next, iterator, None)
-        while (chunk := coming.result()) is not None:
-            coming = worker.submit(next, iterator, None)
-            yield chunk
-
-
 class _Staged:
     """A complete file under a temporary name in the folder of its place; it vanishes unless it is placed."""
 
@@ -227,7 +213,7 @@ class _Staged:
         # The name is known before the file is there: a signal in between leaves nothing behind.
         self.temporary = self.path.with_name(f".{self.path.name[:100]}.{os.urandom(6).hex()}.effspec-tmp")
         with os.fdopen(os.open(self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb") as handle:
-            for chunk in _ahead(self.chunks) if self.size > _LARGE else self.chunks:
+            for chunk in self.chunks:
                 handle.write(chunk)
                 doing(f"writing {self.path.name}", handle.tell(), self.size)
             handle.flush()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -48,10 +50,11 @@ class Compiled:
     def __init__(self, module: Module, request: Request) -> None:
         self.module = module
         self.request = request
-        self.elaborated: Elaborated = elaborate(module, request)
-        self.graph: Graph = self.elaborated.graph
-        """The operators; `graph.nx` is the networkx graph."""
-        verify(self.graph, after="elaboration")
+        with _collecting_later():
+            self.elaborated: Elaborated = elaborate(module, request)
+            self.graph: Graph = self.elaborated.graph
+            """The operators; `graph.nx` is the networkx graph."""
+            verify(self.graph, after="elaboration")
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.input_shape))
@@ -190,13 +193,14 @@ class Compiled:
         backend = backends.find(target) if isinstance(target, str) else target
         chosen = backends.choose(backend, options or {})
         doing(f"compiling {self.title} to {backend.name}")
-        unit = self.unit(backend.name, chosen)
-        problems = backend.check(unit, chosen)
-        if problems:
-            raise EffspecError(tuple(problems))
-        # A checkpoint that does not fit is an error for every target, whether it holds weights or not.
-        source = self.weights(weights, seed) if backend.reads_weights or weights is not None else None
-        files = backend.emit(unit, source, chosen, filename or self.stem + backend.suffix)
+        with _collecting_later():
+            unit = self.unit(backend.name, chosen)
+            problems = backend.check(unit, chosen)
+            if problems:
+                raise EffspecError(tuple(problems))
+            # A checkpoint that does not fit is an error for every target, whether it holds weights or not.
+            source = self.weights(weights, seed) if backend.reads_weights or weights is not None else None
+            files = backend.emit(unit, source, chosen, filename or self.stem + backend.suffix)
         return files if backend.binary else tuple(output.sealed(file) for file in files)
 
     def emit(
@@ -277,6 +281,18 @@ class Compiled:
         text = self.emit("torch")
         assert isinstance(text, str)
         return module(text, self.name, self.stem, self.graph, self.weights(weights, seed))
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Keep Python's cycle collector from looking, again and again, through what is being built: all of it stays."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def plain(value: Any) -> Any:

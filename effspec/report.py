@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
-from statistics import mode
 from typing import TYPE_CHECKING
 
 from effspec.identity import short
@@ -98,7 +98,8 @@ def table(compiled: Compiled, width: int = WIDTH) -> Iterator[str]:
     rows = stages.stages(compiled.elaborated, compiled.cost)
     outs = [",".join("x".join(map(str, kind.shape)) for kind in row.cost.types) for row in rows]
     # The usual length: a longer label moves its own line only.
-    labels = mode([len(row.label) for row in rows if row.written] or [0])
+    usual = Counter(len(row.label) for row in rows if row.written).most_common(1)
+    label_width = usual[0][0] if usual else 0
     out_width = min(max([3, *map(len, outs)]), 14)
     params_width = max(6, len(f"{compiled.params:,}"))
     what = width - 32 - out_width - params_width
@@ -109,7 +110,7 @@ def table(compiled: Compiled, width: int = WIDTH) -> Iterator[str]:
 
     yield line("line", "what", "", "out", "params", "MACs", "acts", "peak")
     for row, out in zip(rows, outs, strict=True):
-        text = f"{row.label:<{labels}} {stages.summary(row)}" if row.written else stages.summary(row)
+        text = f"{row.label:<{label_width}} {stages.summary(row)}" if row.written else stages.summary(row)
         repeats = f"x{row.repeats}" if row.repeats is not None else ""
         counts = [_short(count) for count in (row.cost.macs, row.cost.acts, row.cost.peak)]
         yield line(str(row.line), text, repeats, out, f"{row.cost.params:,}", *counts)

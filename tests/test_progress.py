@@ -46,7 +46,8 @@ def test_a_line_that_comes_and_goes(terminal: Any) -> None:
             time.sleep(0.4)
             progress.hide()
             shown = read(parent)
-            assert shown.startswith("\r\x1b[Kthinking ...") and shown.endswith("\r\x1b[K")
+            # A slow reader also sees it come back.
+            assert shown.startswith("\r\x1b[Kthinking ...") and "thinking ...\r\x1b[K" in shown
             progress.doing("writing x", 30, 100)
             time.sleep(0.4)
         shown = read(parent)

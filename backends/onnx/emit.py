@@ -6,13 +6,13 @@ between its parts and made one tensor at a time, so that one tensor is the most 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any
 
 import numpy
-from effspec.backends.onnx.numbers import evaluate
+from effspec.backends.onnx.numbers import evaluate, pieces
 from effspec.backends.onnx.parts import Attribute, Call, Constant, Plan, Port, Weight
 from onnx import (
     AttributeProto,
@@ -80,8 +80,7 @@ def _chunks(
     pending = bytearray(start)
     for frame, item in parts:
         pending += frame
-        if item is not None:
-            data = _data(plan, item, weights)
+        for data in _data(plan, item, weights) if item is not None else ():
             # Small pieces go out together.
             if len(data) < ALIGNMENT:
                 pending += data
@@ -104,18 +103,24 @@ def _length(plan: Plan, item: Initializer) -> int:
     return prod(item.shape) * _type(plan, item)[1].itemsize
 
 
-def _data(plan: Plan, item: Initializer, weights: Weights) -> memoryview:
-    """The numbers of an initializer as ONNX wants them: little endian, in C order."""
+def _data(plan: Plan, item: Initializer, weights: Weights) -> Iterator[memoryview]:
+    """The numbers of an initializer as ONNX wants them, little endian and in C order, in parts."""
     dtype = _type(plan, item)[1]
+    real = numpy.float64 if plan.double else numpy.float32
+    arrays: Iterable[numpy.ndarray[Any, Any]]
     if isinstance(item, Constant):
         values = item.values if dtype.kind == "i" else tuple(float(value) for value in item.values)
-        array = numpy.broadcast_to(numpy.array(values, dtype), (prod(item.shape),))
+        arrays = (numpy.broadcast_to(numpy.array(values, dtype), (prod(item.shape),)),)
+    elif item.transposed:
+        arrays = (evaluate(item.recipe, weights, real).T,)
     else:
-        array = evaluate(item.recipe, weights, numpy.float64 if plan.double else numpy.float32)
-        array = array.T if item.transposed else array
-        if array.size != prod(item.shape):
-            raise ValueError(f"the numbers of {item.name} have shape {array.shape}, expected {item.shape}")
-    return numpy.ascontiguousarray(array, dtype).reshape(-1).data.cast("B")
+        arrays = pieces(item.recipe, weights, real)
+    size = 0
+    for array in arrays:
+        size += array.size
+        yield numpy.ascontiguousarray(array, dtype).reshape(-1).data.cast("B")
+    if size != prod(item.shape):
+        raise ValueError(f"{item.name} has {size} numbers, expected {item.shape}")
 
 
 def _frame(plan: Plan, item: Initializer, length: int) -> bytes:

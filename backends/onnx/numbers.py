@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy
 from effspec.backends.onnx.constants import compute
 
@@ -12,20 +14,27 @@ from effspec.passes.derived import Computed, Derived, Eye, Norm, Recipe, Scaled,
 Array = numpy.ndarray
 
 
+_PIECE = 1 << 16
+"""Elements of a piece: it is computed and written while the processor's cache has it, and its memory is used again."""
+
+
+def pieces(item: Recipe, weights: Weights, dtype: type[numpy.floating]) -> Iterator[Array]:
+    """The tensor of a recipe in `dtype`, in parts that follow each other in memory."""
+    if isinstance(item, Scaled) and not isinstance(item.weight, Derived) and isinstance(item.weight, Parameter):
+        # The common case, without a float64 copy of the weight.
+        whole = weights.tensor(item.weight)
+        weight, scale = _grouped(whole, item), _scale(item, whole.ndim, weights)
+        rows = max(1, _PIECE // max(1, weight[0].size))
+        for start in range(0, len(weight), rows):
+            part = slice(start, start + rows)
+            product = numpy.multiply(weight[part], scale[part] if len(scale) > 1 else scale, dtype=numpy.float64)
+            yield product.astype(dtype, copy=False)
+    else:
+        yield evaluate(item, weights, dtype)
+
+
 def evaluate(item: Recipe, weights: Weights, dtype: type[numpy.floating]) -> Array:
     """The tensor of a recipe in `dtype`; a parameter that nothing was done to is the source's own array."""
-    if isinstance(item, Scaled) and not isinstance(item.weight, Derived) and isinstance(item.weight, Parameter):
-        # The common case, without a float64 copy of the weight: numpy multiplies in float64, a buffer at a time.
-        weight = weights.tensor(item.weight)
-        out = numpy.empty(weight.shape, dtype)
-        numpy.multiply(
-            _grouped(weight, item),
-            _scale(item, weight.ndim, weights),
-            out=_grouped(out, item),
-            dtype=numpy.float64,
-            casting="same_kind",
-        )
-        return out
     if isinstance(item, Parameter) and not isinstance(item, Derived):
         return weights.tensor(item).astype(dtype, copy=False)
     return _exact(item, weights).astype(dtype, copy=False)
