@@ -80,6 +80,8 @@ class Applier(Builder):
                 help=f"set it in the model ({models[-1] if models else 'its body'}): `default {name} = ...`, "
                 "or pass the argument",
             )
+        if entry.bound is not None and self.recording:
+            return entry.bound
         owner = entry.frame
         saved = owner.scope, owner.at, owner.iteration, owner.defaults
         at = owner.context.at
@@ -89,7 +91,10 @@ class Applier(Builder):
         owner.defaults = {key: value for key, value in owner.defaults.items() if key != name}
         try:
             value = self.evaluate(entry.node.value, owner)
-            return Bound(value, entry.node, owner.instance, owner.iteration, how="contextual")
+            bound = Bound(value, entry.node, owner.instance, owner.iteration, how="contextual")
+            if entry.fixed and self.recording:
+                entry.bound = bound
+            return bound
         finally:
             owner.scope, owner.at, owner.iteration, owner.defaults = saved
 

@@ -75,13 +75,18 @@ class At:
     iteration: Iteration
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DefaultEntry:
-    """`default name = value` of a model: evaluated at each use, in the model's frame."""
+    """`default name = value` of a model: evaluated at each use, in the model's frame.
+
+    `bound` keeps the value of one that reads nothing that moves (`at`, `it`).
+    """
 
     node: nodes.DefaultEntry
     frame: Frame
     scope: Scope
+    fixed: bool
+    bound: Bound | None = None
 
 
 @dataclass(eq=False)

@@ -78,12 +78,16 @@ def _function_lines(graph: Graph) -> Iterator[str]:
     def tree(branch: Tree) -> str:
         return value(branch) if isinstance(branch, Value) else "[" + " ".join(map(tree, branch)) + "]"
 
+    # Operators that a model applies alike share their attributes: each is put into words once.
+    words: dict[int, str] = {}
     for node in order:
-        attributes = " ".join(
-            f"{name}={attribute_text(attribute)}"
-            for name, attribute in sorted(node.attributes.items())
-            if name not in _PROVENANCE and not isinstance(attribute, Initializer)
-        )
+        attributes = words.get(id(node.attributes))
+        if attributes is None:
+            attributes = words[id(node.attributes)] = " ".join(
+                f"{name}={attribute_text(attribute)}"
+                for name, attribute in sorted(node.attributes.items())
+                if name not in _PROVENANCE and not isinstance(attribute, Initializer)
+            )
         # Two nodes that share a tensor differ from two that have one each, whatever the tensors are called.
         held = " ".join(
             f"{name}:{tensors.setdefault(parameter.path, len(tensors))}"

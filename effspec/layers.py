@@ -148,6 +148,8 @@ class Instance:
 
 def key(value: Any) -> Any:
     """A hashable form of a value: equal for values that mean the same."""
+    if type(value) is int or type(value) is str:
+        return value
     if isinstance(value, Layer):
         arguments = tuple(sorted((name, key(bound.value)) for name, bound in value.bound.items()))
         if value.inner is not None:
@@ -162,4 +164,4 @@ def key(value: Any) -> Any:
     if isinstance(value, Fraction):
         # Its own hash, which equals that of an equal float, takes a modular power.
         return (value.numerator, value.denominator)
-    return (type(value) is bool, value)
+    return (type(value), value)

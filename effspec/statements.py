@@ -282,7 +282,10 @@ class Statements(Applier):
             self.fail(
                 "E0216", "`default` belongs into a model", statement.span, help="a block takes an argument instead"
             )
-        entries = {entry.name.id: DefaultEntry(entry, frame, frame.scope) for entry in statement.entries}
+        entries = {
+            entry.name.id: DefaultEntry(entry, frame, frame.scope, _is_fixed(entry.value))
+            for entry in statement.entries
+        }
         frame.defaults = {**frame.defaults, **entries}
 
     def _run_output(self, statement: nodes.Output, frame: Frame) -> None:
@@ -352,3 +355,8 @@ _STATEMENTS: dict[type, Any] = {
     nodes.Yield: Statements._run_yield,
     nodes.Prepare: Statements._run_prepare,
 }
+
+
+def _is_fixed(node: nodes.Expr) -> bool:
+    """Whether an expression has one value wherever it is evaluated in a scope."""
+    return not any(isinstance(part, nodes.Name) and part.id in ("at", "it", "input") for part in nodes.descend(node))

@@ -32,7 +32,7 @@ Words: TypeAlias = NDArray[np.uint64]
 Quarters: TypeAlias = NDArray[np.uint16]
 
 # So many values at a time keep the work in the cache of the processor.
-_CHUNK = 1 << 14
+_CHUNK = 1 << 16
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _STEPS: Words = np.arange(1, _CHUNK // 4 + 1, dtype=np.uint64) * _GOLDEN
@@ -100,7 +100,7 @@ def _quarters(first: int, second: int, start: int, count: int) -> Quarters:
 
 def _centred() -> Real:
     """The probabilities of the quantiles, less 1/2."""
-    return (np.arange(1 << 16) + 0.5) * 2.0**-16 - 0.5
+    return (np.arange(1 << 16, dtype=np.float64) + 0.5) * 2.0**-16 - 0.5
 
 
 @lru_cache(maxsize=1)
