@@ -416,7 +416,10 @@ def convert(
     checkpoint: str, spec: str, part: str | None, variant: str | None, phi: str | None, settings: tuple[str, ...],
     model: str | None, output: str, force: bool,
 ) -> None:  # fmt: skip
-    """Move a checkpoint of another code base to a spec's names, by structure and shape."""
+    """Move a checkpoint of another code base to a spec's names, by structure and shape.
+
+    CHECKPOINT is safetensors, .pth, .npz, or a file of Keras (.weights.h5, .keras, .h5; these take the package h5py).
+    """
     from effspec.commands.weights import convert as run
 
     _check_weights(output)

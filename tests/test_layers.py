@@ -81,6 +81,7 @@ LAYERS = (
 # Outside packages, and the only files that may import them.
 HOMES: dict[str, str | tuple[str, ...]] = {
     "click": ("effspec.cli", "effspec.options"),
+    "h5py": "effspec.weights.hdf5",
     "jinja2": "effspec.backends.torch.*",
     "lark": "effspec.syntax.parser",
     "networkx": "effspec.ir.graph",

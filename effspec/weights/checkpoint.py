@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +26,7 @@ _LISTED = 12
 
 
 def load(path: str | os.PathLike[str], part: str | None = None) -> TensorFile:
-    """Open a checkpoint: safetensors, or PyTorch's zip or legacy format, told apart by content and not by name.
+    """Open a checkpoint of PyTorch, NumPy or Keras, or safetensors: told apart by content and not by name.
 
     `part` chooses among several sets of weights in one checkpoint, by its key or the beginning of its tensors' names
     ("state_dict_ema"; see `effspec.weights.parts`).
@@ -41,16 +42,29 @@ def load(path: str | os.PathLike[str], part: str | None = None) -> TensorFile:
         file = safetensors.File(path)
         return file if part is None else Part(file, part)
     # Imported here: a safetensors file needs none of it.
-    from effspec.weights import pth
+    from effspec.weights import hdf5, npz, pth
 
+    records = _records(path) if pth.is_zip(head) else []
+    if npz.is_npz(records) or hdf5.INNER in records or head.startswith(hdf5.SIGNATURE):
+        other = npz.File(path) if npz.is_npz(records) else hdf5.File(path)
+        return other if part is None else Part(other, part)
     if pth.is_zip(head) or pth.is_pickle(head):
         return pth.File(path, part)
     raise fail(
         "E0801",
         f"{path.name} is no checkpoint that effspec reads",
-        notes=("it begins neither as safetensors nor as a PyTorch checkpoint (.pth)",),
+        notes=("it begins neither as safetensors, PyTorch (.pth), NumPy (.npz) nor Keras (.h5, .keras) files do",),
         help="a download that failed often leaves a page of HTML or a Git LFS pointer: look at the file",
     )
+
+
+def _records(path: Path) -> list[str]:
+    """The names in a zip file; none where it is damaged, which its reader says better."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        return []
 
 
 def loading(path: str | os.PathLike[str]) -> str | None:

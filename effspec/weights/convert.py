@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effspec.diagnostics import EffspecError, fail
-from effspec.ir.graph import Graph, Parameter
+from effspec.ir.graph import Graph, Node, Parameter
 from effspec.ops.base import show
 from effspec.weights.checkpoint import is_counter
 from effspec.weights.initial import Seeded
+from effspec.weights.layouts import Layout, is_kernel, last_word
 from effspec.weights.matching import Ambiguous, Item, Leaf, leaves, match, natural
 from effspec.weights.parts import beginnings, likely
 from effspec.weights.store import TensorFile
@@ -27,13 +29,16 @@ _LISTED = 8
 class Matching:
     """Which tensor of the checkpoint is which parameter of the model.
 
-    `names` maps a parameter's path to the source's name, `reshaped` lists paths whose shapes differ in axes of 1,
-    `counters` counts tensors that no model needs, `absent` are parameters of training outputs that the source lacks.
+    `names` maps a parameter's path to the source's name, `layout` says where the source's kernels have their output
+    channels, `reshaped` lists paths whose shapes differ in axes of 1, `counters` counts tensors that no model needs,
+    `preparation` lists those that prepare a picture, `absent` are parameters of training outputs that the source lacks.
     """
 
     names: Mapping[str, str]
+    layout: Layout
     reshaped: tuple[str, ...]
     counters: int
+    preparation: tuple[str, ...]
     absent: tuple[Parameter, ...]
     sources: int
 
@@ -43,8 +48,12 @@ class Matching:
         if self.counters:
             said += f"; {self.counters} counters (num_batches_tracked) ignored"
         out = [said]
+        if self.layout is Layout.LAST:
+            out.append("its kernels have their output channels last, as in TensorFlow: they are transposed")
         if self.reshaped:
             out.append(f"{len(self.reshaped)} tensors reshaped by axes of length 1, such as {self.reshaped[0]}")
+        if self.preparation:
+            out.append(f"left out, for `prepare` of the spec says how: {', '.join(self.preparation)}")
         if self.absent:
             out.append(f"{len(self.absent)} tensors of training outputs are not in it and keep seeded initial values")
         return out
@@ -61,38 +70,108 @@ class Moved:
         name = self.matching.names.get(parameter.path)
         if name is None:
             return self.initial.tensor(parameter)
-        return self.file.tensor(name).reshape(parameter.shape)
+        return self.matching.layout.array(name, self.file.tensor(name)).reshape(parameter.shape)
 
 
 def convert(source: Mapping[str, tuple[int, ...]], graph: Graph) -> Matching:
     """Match the names and shapes of a checkpoint, in its order, with the parameters and buffers of a graph.
 
-    Raises E0805 where the two hold different shapes, and E0806 where tensors of equal shape cannot be told apart.
+    Raises E0805 where the two hold different shapes, and E0806 where tensors of equal shape cannot be told apart, or
+    two layouts of the kernels fit.
     """
-    kept = {name: shape for name, shape in source.items() if not is_counter(name, shape)}
-    wanted = {parameter.path: parameter for parameter in graph.parameters(training=True, buffers=True)}
+    counters = [name for name, shape in source.items() if is_counter(name, shape)]
+    preparation = _preparation(source)
+    left_out = {*counters, *preparation}
+    kept = {name: shape for name, shape in source.items() if name not in left_out}
+    wanted = {parameter.path: parameter.shape for parameter in graph.parameters(training=True, buffers=True)}
     inference = {parameter.path for parameter in graph.parameters(buffers=True)}
     # The order of a PyTorch checkpoint is that of the code that made the model.  Some writers sort by name instead.
     ordered = list(kept) != sorted(kept)
-    found = leaves(kept if ordered else {name: kept[name] for name in sorted(kept, key=natural)})
-    target = leaves({path: parameter.shape for path, parameter in wanted.items()})
-    if _contents(found) != _contents(target):
-        core = leaves({path: wanted[path].shape for path in wanted if path in inference})
-        if _contents(found) != _contents(core):
-            raise _unfit(found, target, kept, {path: parameter.shape for path, parameter in wanted.items()})
-        target = core
+    names = list(kept) if ordered else sorted(kept, key=natural)
+    read = {
+        layout: leaves({name: layout.shape(name, kept[name]) for name in names})
+        for layout in Layout
+        if layout is Layout.FIRST or any(layout.shape(name, kept[name]) != kept[name] for name in names)
+    }
+    whole, core = leaves(wanted), leaves({path: wanted[path] for path in wanted if path in inference})
+    fits = [
+        (layout, found, target)
+        for target in (whole, core)
+        for layout, found in read.items()
+        if _contents(found) == _contents(target)
+    ]
+    fits.sort(key=lambda one: one[0] is Layout.LAST)
+    if not fits:
+        raise _unfit(read, whole, kept, wanted)
+    layout, found, target = fits[0]
+    _check_layout(graph, names, kept, [one for one, _, _ in fits])
     try:
         pairs = match(found, target, ordered=ordered, follows=_Flow(graph))
     except Ambiguous as error:
         raise _ambiguous(error) from None
-    names = {right.tensors[role]: name for left, right in pairs for role, name in left.tensors.items()}
+    moved = {right.tensors[role]: name for left, right in pairs for role, name in left.tensors.items()}
+    parameters = graph.parameters(training=True, buffers=True)
     return Matching(
-        names={path: names[path] for path in wanted if path in names},
-        reshaped=tuple(path for path in wanted if path in names and kept[names[path]] != wanted[path].shape),
-        counters=len(source) - len(kept),
-        absent=tuple(parameter for path, parameter in wanted.items() if path not in names),
+        names={path: moved[path] for path in wanted if path in moved},
+        layout=layout,
+        reshaped=tuple(
+            path for path in wanted if path in moved and layout.shape(moved[path], kept[moved[path]]) != wanted[path]
+        ),
+        counters=len(counters),
+        preparation=preparation,
+        absent=tuple(parameter for parameter in parameters if parameter.path not in moved),
         sources=len(kept),
     )
+
+
+def _preparation(source: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """The tensors of layers that prepare a picture: a mean, a variance and maybe a count, and nothing to learn."""
+    modules: dict[str, dict[str, str]] = {}
+    for name in source:
+        modules.setdefault(name.replace("/", ".").rpartition(".")[0], {})[last_word(name)] = name
+    layers = (
+        words for words in modules.values() if {"mean", "variance"} <= set(words) <= {"mean", "variance", "count"}
+    )
+    return tuple(name for words in layers for name in words.values())
+
+
+def _check_layout(
+    graph: Graph, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], fitting: Sequence[Layout]
+) -> None:
+    """Raise E0806 where the shapes leave open where the output channels are, or which pixel a column belongs to."""
+    if set(fitting) == set(Layout):
+        # PyTorch calls a kernel `weight`, TensorFlow and Flax `kernel`; nobody else's word decides.
+        kernels = [name for name in names if is_kernel(name) and len(shapes[name]) > 1]
+        if any(last_word(name) != "weight" for name in kernels):
+            raise fail(
+                "E0806",
+                "the kernels of the checkpoint may have their output channels first or last: all shapes fit both",
+                notes=(f"such as `{kernels[0]}` {show(shapes[kernels[0]])}",),
+                help="a kernel with the output channels first is called `weight`: rename them, or transpose them",
+            )
+    elif fitting[0] is Layout.LAST and (node := _flattened(graph)) is not None:
+        image = graph.type(node.inputs[0]).shape
+        raise fail(
+            "E0806",
+            f"the checkpoint has its channels last, and `{node.path}` flattens an image of {show(image)}: "
+            "in which order the layer behind it counts pixels and channels, the file does not say",
+            help="convert a checkpoint of PyTorch",
+        )
+
+
+def _flattened(graph: Graph) -> Node | None:
+    """An operator that makes a vector of an image of several channels and pixels, for a linear layer to read."""
+    for node in graph:
+        shape = graph.type(node.inputs[0]).shape if node.inputs else ()
+        if node.op in ("flatten", "reshape") and len(node.types[0].shape) == 1 and len(shape) > 1:
+            users = list(graph.users(node.id))
+            while users and shape[0] > 1 and prod(shape[1:]) > 1:
+                user = users.pop()
+                if user.op == "linear":
+                    return node
+                if not user.parameters:
+                    users += graph.users(user.id)
+    return None
 
 
 class _Flow:
@@ -142,13 +221,16 @@ def _ambiguous(error: Ambiguous) -> EffspecError:
 
 
 def _unfit(
-    source: Sequence[Leaf],
+    read: Mapping[Layout, Sequence[Leaf]],
     target: Sequence[Leaf],
     found: Mapping[str, tuple[int, ...]],
     wanted: Mapping[str, tuple[int, ...]],
 ) -> EffspecError:
-    """What lies at the same place and differs, in the order of the network."""
+    """What lies at the same place and differs, in the order of the network; in the layout that fits better."""
     notes: list[str] = []
+    layout = min(read, key=lambda one: (_contents(target) - _contents(read[one])).total())
+    source = read[layout]
+    found = {name: layout.shape(name, shape) for name, shape in found.items()}
     here, there = [[leaf.signature for leaf in side] for side in (source, target)]
     spare = Counter(here) - Counter(there), Counter(there) - Counter(here)
     for tag, a, b, c, d in SequenceMatcher(None, here, there, autojunk=False).get_opcodes():
@@ -165,7 +247,11 @@ def _unfit(
         "E0805",
         f"the checkpoint is not of this model: {len(found)} tensors against {len(wanted)}, in "
         f"{len(notes)} place{'s' * (len(notes) != 1)} of different kind or shape",
-        notes=(*notes[:_LISTED], *more),
+        notes=(
+            *notes[:_LISTED],
+            *more,
+            *(["shapes as PyTorch has them: the checkpoint's kernels end with the outputs"] * (layout is Layout.LAST)),
+        ),
         help=_part(found, wanted)
         or "choose the variant and settings that it was trained with (`--set classes=N` for another head)",
     )

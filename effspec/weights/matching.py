@@ -22,15 +22,16 @@ from functools import cached_property
 from itertools import combinations, pairwise
 from typing import TypeAlias
 
-Shape: TypeAlias = tuple[int, ...]
+from effspec.weights.layouts import Shape, is_kernel, last_word
+
 Signature: TypeAlias = tuple[tuple[str, Shape], ...]
 Contents: TypeAlias = tuple[Signature, ...]
 
 _ROLES = {
     role: names[0]
     for names in (
-        ("weight", "gamma", "kernel", "scale"),
-        ("bias", "beta", "offset", "shift"),
+        ("weight", "weights", "gamma", "kernel", "scale", "depthwise_kernel", "depthwise_weights"),
+        ("bias", "biases", "beta", "offset", "shift"),
         ("running_mean", "moving_mean"),
         ("running_var", "moving_variance", "moving_var"),
     )
@@ -109,28 +110,39 @@ def leaves(shapes: Mapping[str, Shape]) -> list[Leaf]:
     """
     groups: dict[str, dict[str, str]] = {}
     for name in shapes:
-        module, _, last = name.replace("/", ".").rpartition(".")
-        role = _ROLES.get(last)
+        module = name.replace("/", ".").rpartition(".")[0]
+        role = _ROLES.get(last_word(name))
         if role is None or role in groups.get(module, {}):
             groups[name] = {"": name}
         else:
             groups.setdefault(module, {})[role] = name
+    # Keras says in one word what others say in a path: `block4b_expand_conv`.
+    flat = not any("." in module for module in groups if module not in shapes)
     found = []
     for order, (module, tensors) in enumerate(groups.items()):
         if len(tensors) == 1:
             tensors = {"": next(iter(tensors.values()))}
-            if not tensors[""].endswith(("weight", "kernel")):
+            if not is_kernel(tensors[""]):
                 module = tensors[""]  # a `gamma` alone says more than the block that it stands in
         signature = tuple(sorted((role, squeezed(shapes[name])) for role, name in tensors.items()))
-        found.append(Leaf(module or next(iter(tensors.values())), order, tensors, signature, _path(module)))
+        found.append(Leaf(module or next(iter(tensors.values())), order, tensors, signature, _path(module, flat)))
     return found
 
 
-def _path(module: str) -> tuple[str, ...]:
-    """The steps of a module's path; a number at the end of a name is a step: `layer1.0.conv2` is layer 1 0 conv 2."""
-    return tuple(
-        step for part in module.replace("/", ".").split(".") for step in re.findall(r"\d+$|.+?(?=[_-]?\d+$|$)", part)
-    )
+def _path(module: str, flat: bool = False) -> tuple[str, ...]:
+    """The steps of a module's path; a number at the end of a name is a step: `layer1.0.conv2` is layer 1 0 conv 2.
+
+    Names that are `flat` are divided at underscores, too, and count with letters: `block4b_conv` is block 4 1 conv.
+    """
+    words = module.replace("/", ".").split(".")
+    if flat:
+        counted = (re.sub(r"(?<=\d)[a-z]$", _ordinal, word) for part in words for word in part.split("_"))
+        words = [word for part in counted for word in part.split("_")]
+    return tuple(step for word in words for step in re.findall(r"\d+$|.+?(?=[_-]?\d+$|$)", word))
+
+
+def _ordinal(letter: re.Match[str]) -> str:
+    return f"_{ord(letter[0]) - ord('a')}"
 
 
 Follows: TypeAlias = Callable[[Sequence[Leaf], Sequence[Leaf]], bool]
