@@ -6,6 +6,7 @@ import importlib
 import math
 from fractions import Fraction
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from effspec.ir.graph import Initializer
+from effspec.ir.graph import Initializer, Node
 from effspec.ir.types import TensorType
 from effspec.ops import OPS
 from effspec.ops.base import OpError
 from effspec.ops.bind import bind, infer
+from effspec.ops.meaning import MEANING, Step, meaning
 from effspec.params import INITIALIZERS, ROOT_INIT, distribution, fans, initializer
 
 torch.set_num_threads(1)
@@ -70,8 +72,8 @@ def plain(op, run, /, **given):
 
 def scalar(op, run):
     return [
-        Case(op, [batched(3, 2)], run, attributes={"scalar": Fraction(3, 2), "scalar_left": left})
-        for left in (False, True)
+        Case(op, [batched(3, 2)], lambda x: run(x, 1.5), attributes={"scalar": Fraction(3, 2), "scalar_left": False}),
+        Case(op, [batched(3, 2)], lambda x: run(1.5, x), attributes={"scalar": Fraction(3, 2), "scalar_left": True}),
     ]
 
 
@@ -114,7 +116,8 @@ CASES = [
     Case("input", [], lambda: torch.rand(BATCH, 3, 8, 9), shape=(3, 8, 9)),
     *plain("relu", F.relu), *plain("relu6", F.relu6), *plain("silu", F.silu), *plain("mish", F.mish),
     *plain("sigmoid", torch.sigmoid), *plain("hard_sigmoid", F.hardsigmoid), *plain("hard_swish", F.hardswish),
-    *plain("tanh", torch.tanh), *plain("softplus", F.softplus), *plain("gelu", F.gelu, approximate=True),
+    *plain("tanh", torch.tanh), *plain("softplus", F.softplus), *plain("gelu", F.gelu),
+    *plain("gelu", lambda x: F.gelu(x, approximate="tanh"), approximate=True),
     *plain("leaky_relu", F.leaky_relu), *plain("elu", F.elu), *plain("clip", lambda x: x.clip(0, 1), low=0, high=1),
     *plain("identity", nn.Identity()), *plain("dropout", F.dropout, rate=Fraction(1, 2)),
     on("drop_path", (3, 4), lambda x: x * torch.ones(BATCH, 1, 1), rate=Fraction(1, 5)),
@@ -128,8 +131,8 @@ CASES = [
     Case("sub", [batched(3, 1, 5), batched(1, 4, 5)], torch.sub),
     Case("div", [batched(3, 4), batched(3, 1)], torch.div),
     Case("pow", [batched(3, 4), unbatched(4)], torch.pow),
-    *scalar("add", lambda x: x + 1.5), *scalar("mul", lambda x: x * 1.5), *scalar("sub", lambda x: x - 1.5),
-    *scalar("div", lambda x: x / 1.5), *scalar("pow", lambda x: x**1.5),
+    *scalar("add", lambda a, b: a + b), *scalar("mul", lambda a, b: a * b), *scalar("sub", lambda a, b: a - b),
+    *scalar("div", lambda a, b: a / b), *scalar("pow", lambda a, b: a**b),
     Case("matmul", [batched(4, 3, 5), batched(4, 5, 7)], torch.matmul),
     Case("matmul", [batched(4, 3, 5), batched(1, 5, 7)], torch.matmul),
     Case("matmul", [batched(4, 3, 5), unbatched(5, 2)], torch.matmul),
@@ -141,6 +144,7 @@ CASES = [
     on("max_pool", (3, 9, 10), lambda x: F.max_pool2d(same(x, (3, 3), (2, 2), -math.inf), 3, 2), k=3, s=2, pad="same"),
     on("avg_pool", (3, 9, 10), nn.AvgPool2d(3, 1, 1), k=3, s=1, count_pad=True),
     on("avg_pool", (3, 9, 10), nn.AvgPool2d(2, 2, ceil_mode=True), k=2, s=2, pad=0, ceil=True),
+    on("avg_pool", (3, 9, 10), nn.AvgPool2d(3, 2, 1, ceil_mode=True), k=3, s=2, ceil=True, count_pad=True),
     on("global_avg_pool", (3, 5, 7), nn.AdaptiveAvgPool2d(1)),
     on("global_max_pool", (3, 5, 7), nn.AdaptiveMaxPool2d(1)),
     on("adaptive_avg_pool", (3, 5, 7), nn.AdaptiveAvgPool2d((2, 3)), size=(2, 3)),
@@ -167,6 +171,7 @@ CASES = [
     on("zero_pad", (3, 4, 5), nn.ZeroPad2d((2, 2, 1, 1)), pad=(1, 2)),
     on("resize", (3, 4, 5), lambda x: F.interpolate(x, scale_factor=2), scale=2),
     on("resize", (3, 4, 6), lambda x: F.interpolate(x, scale_factor=0.5), scale=Fraction(1, 2)),
+    on("resize", (3, 4, 5), lambda x: F.interpolate(x, (7, 3), mode="bilinear"), size=(7, 3), mode="bilinear"),
     on("resize", (3, 4, 5), lambda x: F.interpolate(x, (7, 3), mode="bilinear", align_corners=True), size=(7, 3), mode="bilinear", align_corners=True),  # noqa: E501
 ]  # fmt: skip
 
@@ -198,6 +203,47 @@ def test_shapes_tensors_and_macs_are_those_of_torch(case):
     assert 2 * images * row.macs(case.types, attributes, results) == counter.get_total_flops()
     assert set(attributes) >= set(row.attribute_names), "an attribute that the row names is missing"
     assert set(attributes) <= {*row.attribute_names, *row.optional}, "an attribute that the row does not name"
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if OPS[case.op].group not in ("source", "stochastic")], ids=repr
+)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_meaning_is_torchs(case, backwards):
+    """numpy's row computes what torch does, in float64; in float32 its result is float32."""
+    row, source = OPS[case.op], torch.Generator().manual_seed(0)
+    attributes = case.attributes
+    if attributes is None:
+        attributes = bind(row, with_context(case.op, case.given), case.types[: 1 if row.arity == "one" else None])
+    module = (case.module or nn.Identity()).eval().double()
+    if "eps" in attributes:
+        module.eps = float(attributes["eps"])
+    try:
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if name != "num_batches_tracked":
+                tensor.data = 0.5 + torch.rand(tensor.shape, generator=source, dtype=torch.float64)
+        shapes = [(BATCH, *t.shape) if t.batched else t.shape for t in case.types]
+        inputs = [torch.rand(shape, generator=source, dtype=torch.float64) * 8 - 4 for shape in shapes]
+        inputs = [x.abs() for x in inputs] if case.op == "pow" else inputs
+        with torch.no_grad():
+            expected = case.run(*inputs)
+        results, state = infer(row, case.types, attributes), module.state_dict()
+        owned = {name: state[name].numpy() for name in row.tensors(case.types, attributes)}
+    finally:
+        module.float().train()
+    node = Node(0, case.op, case.op, (), attributes, results)
+    for dtype, tolerance in ((numpy.float64, 1e-13), (numpy.float32, 1e-5)):
+        tensors = {name: array.astype(dtype) for name, array in owned.items()}
+        arrays = [x.numpy().astype(dtype) for x in inputs]
+        found = meaning(Step(node, arrays, tensors, int(case.types[0].batched), backwards))
+        for array, tensor in zip(found, [expected] if isinstance(expected, torch.Tensor) else expected, strict=True):
+            assert array.dtype == dtype
+            assert array.shape == tuple(tensor.shape)
+            assert numpy.abs(array - tensor.numpy()).max() <= tolerance * max(1, tensor.abs().max())
+
+
+def test_every_operator_has_a_meaning():
+    assert set(MEANING) == set(OPS) - {"input"}
 
 
 def test_every_row_has_a_case():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy
-from effspec.backends.onnx.constants import compute
 
 from effspec.backend import Weights
-from effspec.ir.graph import Parameter
-from effspec.passes.derived import Computed, Derived, Eye, Norm, Recipe, Scaled, Shifted, Spread, Total
+from effspec.ir.graph import Parameter, Value
+from effspec.ops.meaning import Step, meaning
+from effspec.passes.derived import Computed, Derived, Eye, Norm, Recipe, Scaled, Shifted, Spread, Total, needed
 
 Array = numpy.ndarray
 
@@ -76,7 +76,17 @@ def _exact(item: Recipe, weights: Weights) -> Array:
                 total += _exact(term, weights)
             return total
         case Computed():
-            return compute(item, lambda parameter: _exact(parameter, weights))
+            return _computed(item, weights)
+
+
+def _computed(item: Computed, weights: Weights) -> Array:
+    """What depends on parameters alone, operator by operator."""
+    results: dict[Value, Array] = {}
+    for node in needed(item):
+        tensors = {name: _exact(parameter, weights) for name, parameter in node.parameters.items()}
+        for output, array in enumerate(meaning(Step(node, [results[value] for value in node.inputs], tensors))):
+            results[Value(node.id, output)] = array
+    return results[item.value]
 
 
 def _factor(norm: Norm, weights: Weights) -> Array:
