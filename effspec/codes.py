@@ -429,6 +429,13 @@ _ROWS = (
         "block A(rate = default.rate) { drop_path(rate) }\n"
         "model M() on image: [3, 8, 8] { default rate = at.block / at.blocks; A() x 2 }",
     ),
+    Code(
+        "E0514",
+        "a preparation that cannot be",
+        "`prepare` has a number for each channel, divides by none that is 0, and keeps a part of the picture.",
+        "model M() on image: [3, 8, 8] { prepare image(mean = [0.5], crop = 0.875); relu() }",
+        "model M() on image: [3, 8, 8] { prepare image(mean = [0.5, 0.5, 0.5], crop = 0.875); relu() }",
+    ),
     # E06xx: requests
     Code(
         "E0601",
@@ -585,6 +592,27 @@ _ROWS = (
         "$ effspec new 2nd.eff",
         "$ effspec new second.eff",
     ),
+    Code(
+        "E0719",
+        "a model that does not say how a picture becomes its input",
+        "What reads pictures, and what bakes their normalisation into a graph, does what `prepare` states.",
+        "$ effspec verify no_prepare.eff --image cat.png",
+        "$ effspec verify b0 --image cat.png",
+    ),
+    Code(
+        "E0720",
+        "a picture that cannot be read",
+        "It is missing, no picture, or not of 8 bits a channel in as many channels as the model has.",
+        "$ effspec verify b0 --image missing.png",
+        "$ effspec verify b0 --image cat.png",
+    ),
+    Code(
+        "E0721",
+        "nothing here can run it",
+        "A target, or the reading of pictures, needs a package that is not installed.",
+        "$ effspec verify b0 --targets torch        (without the package torch)",
+        "$ effspec verify b0",
+    ),
     # E08xx: weights
     Code(
         "E0801",
@@ -649,6 +677,13 @@ _ROWS = (
         "`equals` says that the peer's model has the same parameters, and the same outputs with the same weights.",
         "$ effspec check half_pads_equal_tf.eff --peers",
         "$ effspec check b0 --peers",
+    ),
+    Code(
+        "E0904",
+        "a target computes something else",
+        "Every target computes what the graph means: this one is a mistake of a backend, a runtime, or an edited file.",
+        "$ effspec verify b0 --targets onnx        (with a runtime that is wrong)",
+        "$ effspec verify b0 --targets torch",
     ),
 )
 

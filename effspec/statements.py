@@ -14,6 +14,7 @@ from effspec.ir.graph import Initializer, Output, Value
 from effspec.ir.types import TensorType
 from effspec.layers import Bound, Layer, Taps, Tensor
 from effspec.names import written_name
+from effspec.preparation import Unprepared, preparation
 from effspec.syntax import nodes
 
 
@@ -331,7 +332,17 @@ class Statements(Applier):
             if argument.name is None or argument.then is not None:
                 self.fail("E0303", "prepare takes named arguments", argument.span, help="for example `mean = [...]`")
             given[argument.name.id] = self.evaluate(argument.value, frame)
-        self.preparation[statement.input.id] = given
+        tensor = frame.scope.find(statement.input.id)
+        assert isinstance(tensor, Tensor)
+        try:
+            preparation(given, tensor.type.shape)
+        except Unprepared as wrong:
+            named = {argument.name.id: argument.span for argument in statement.arguments if argument.name is not None}
+            self.fail("E0514", wrong.message, named.get(wrong.argument, statement.input.span), help=wrong.help)
+        # A model inside of another prepares what the outer one is given and says nothing about.
+        source = self.graph[tensor.value.node]
+        if source.op == "input" and (len(self.stack) == 0 or source.path not in self.preparation):
+            self.preparation[source.path] = given
 
 
 @dataclass(frozen=True)
