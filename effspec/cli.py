@@ -276,6 +276,48 @@ def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_jso
         raise SystemExit(1)
 
 
+@cli.command(short_help="Run every target here, and compare.")
+@spec_argument
+@point_options
+@click.option("--targets", metavar="NAMES", help="Only these targets, with commas between them.")
+@click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
+@click.option("--seed", metavar="N", type=int, help="Draws the input, and the weights; 0 if not given.")
+@click.option("--batch", metavar="N", type=click.IntRange(1, 1024), help="How many random inputs; 1 if not given.")
+@click.option("--image", "images", metavar="FILE", multiple=True, type=click.Path(), help="A picture. Repeatable.")
+@json_option
+def verify(
+    spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
+    targets: str | None, weights: str | None, seed: int | None, batch: int | None, images: tuple[str, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Compile to every target that can run here, run them on one input, and compare with what the graph means.
+
+    The reference is every operator's meaning in numpy, in float64. What runs in float64 has to equal it; what runs in
+    float32 may be as far from it as rounding explains. Where a target differs, the first layer that does is named.
+    Without --weights, weights are drawn with which every part makes a difference.
+    """
+    if images and batch is not None:
+        raise click.UsageError("--batch has no effect: each --image is one of the batch; drop it")
+    if images and weights is not None and seed is not None:
+        raise click.UsageError("--seed has no effect: --weights and --image give the numbers; drop it")
+    compiled = _compiled(spec, variant, phi, settings, model)
+    from effspec.commands.verify import check as run
+    from effspec.request import place
+
+    span = place(["effspec", *click.get_current_context().find_root().obj], "--targets", targets)
+    result = run(
+        compiled, targets=targets, weights=weights, images=images, batch=batch or 1, seed=seed or 0, place=span
+    )
+    if as_json:
+        document("verified", result)
+    else:
+        for line in result.lines():
+            data(line)
+    if result.diagnostics:
+        diagnose(result.diagnostics)
+        raise SystemExit(1)
+
+
 @cli.command(short_help="Print what every line of a spec costs.")
 @spec_argument
 @point_options
@@ -338,17 +380,20 @@ def explain(code: str | None, as_json: bool) -> None:
 @click.argument("names", metavar="[TARGET]...", nargs=-1, shell_complete=complete_target)
 @json_option
 def targets(names: tuple[str, ...], as_json: bool) -> None:
-    """List the targets and their options."""
+    """List the targets, what can run them here, and their options."""
     from effspec import backend as backends
+    from effspec.runtime.runners import runners
 
     found = [backends.find(name) for name in names or backends.names()]
     if as_json:
-        document("targets", found)
+        document("targets", found, list(runners()))
         return
     from effspec.report import options_of
 
     for backend in found:
         data(f"{backend.name:<6} {backend.suffix:<7} {backend.doc}")
+        for runner in runners(backend.name):
+            data(f"        {runner.state}")
         for line in options_of(backend):
             data(line)
 

@@ -18,7 +18,7 @@ AT = ("i", "n", "block", "blocks")
 
 TENSOR_ATTRIBUTES = ("shape", "rank", "channels", "height", "width")
 
-PREPARATION = ("mean", "std", "range", "interpolation", "crop", "train_size")
+PREPARATION = ("mean", "std", "range", "interpolation", "crop", "fit", "train_size")
 """The arguments of `prepare`."""
 
 EXPECT_NUMBERS = ("params", "training_params", "macs", "acts", "depth")

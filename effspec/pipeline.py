@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from effspec.backend import Backend, Choice, File, Unit, Weights
     from effspec.cost import Cost
+    from effspec.preparation import Preparation
 
 
 def compile(
@@ -125,6 +126,22 @@ class Compiled:
             for name, arguments in prepared.items()
             for key, value in arguments.items()
         }
+
+    def prepared(self, name: str) -> Preparation:
+        """How a picture becomes an input; E0719 where the model does not say."""
+        from effspec.preparation import preparation
+
+        stated = self.elaborated.preparation.get(name)
+        if stated is not None:
+            return preparation(stated, self.input_shapes[name])
+        [declared] = [one for one in self.elaborated.model.inputs if one.name.id == name]
+        raise fail(
+            "E0719",
+            f"{self.name} does not say how a picture becomes its input `{name}`",
+            declared.span,
+            help=f"state it in the model's body, for example: prepare {name}(mean = [0.485, 0.456, 0.406], "
+            'std = [0.229, 0.224, 0.225], interpolation = "bicubic", crop = 0.875)',
+        )
 
     @cached_property
     def hashes(self) -> dict[str, str]:

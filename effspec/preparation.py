@@ -1,8 +1,8 @@
 """How a picture becomes the input of a model: what `prepare` states, checked, and the arithmetic that follows from it.
 
 A picture of 8 bits a channel is resized so that the middle part `crop` of it, in each direction, has the input's size;
-its longer side is cut.  Then values count in `range` instead of from 0 to 255, and x becomes (x - mean) / std of its
-channel.
+its longer side is cut, or with `fit = "squash"` each side is resized by itself.  Then values count in `range` instead
+of from 0 to 255, and x becomes (x - mean) / std of its channel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from effspec.values import is_number, show
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 """The filters by which a picture is resized, as Pillow calls them."""
+FITS = ("crop", "squash")
+"""What becomes of a picture of other proportions: its longer side is cut, or each side is resized by itself."""
 LARGEST = 255
 """The largest value of a picture."""
 
@@ -39,6 +41,7 @@ class Preparation:
     range: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1))
     interpolation: str = "bilinear"
     crop: Fraction = Fraction(1)
+    fit: str = "crop"
 
     @property
     def scale(self) -> tuple[Fraction, ...]:
@@ -57,7 +60,9 @@ class Preparation:
         As timm's and torchvision's pipelines count: towards a square, the shorter side gets the size and the longer one
         is rounded down; towards a rectangle, both are rounded to the nearest.
         """
-        target = tuple(floor(size / self.crop) for size in self.shape[1:])
+        target = floor(self.shape[1] / self.crop), floor(self.shape[2] / self.crop)
+        if self.fit == "squash":
+            return target
         if target[0] == target[1]:
             short, long = min(height, width), max(height, width)
             sides = target[0], int(target[0] * long / short)
@@ -99,16 +104,17 @@ def preparation(arguments: Mapping[str, Any], shape: Sequence[int]) -> Preparati
     if not is_number(crop) or not 0 < crop <= 1:
         message = f"crop is a number above 0 and at most 1, found {show(crop)}"
         raise Unprepared("crop", message, "it is the part of the resized picture that is kept")
-    filter = arguments.get("interpolation", "bilinear")
-    if filter not in INTERPOLATIONS:
-        raise Unprepared(
-            "interpolation", f"unknown interpolation {show(filter)}", f"one of {', '.join(INTERPOLATIONS)}"
-        )
+    words = {}
+    for name, known in (("interpolation", INTERPOLATIONS), ("fit", FITS)):
+        words[name] = arguments.get(name, "bilinear" if name == "interpolation" else known[0])
+        if words[name] not in known:
+            raise Unprepared(name, f"{name} cannot be {show(words[name])}", f"it is one of {', '.join(known)}")
     return Preparation(
         (channels, height, width),
         vectors["mean"],
         vectors["std"],
         (Fraction(span[0]), Fraction(span[1])),
-        filter,
+        words["interpolation"],
         Fraction(crop),
+        words["fit"],
     )

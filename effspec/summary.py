@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from effspec.backend import Backend
     from effspec.codes import Code
     from effspec.commands.check import Result
+    from effspec.commands.verify import Result as Verification
     from effspec.modules import Module
     from effspec.weights.difference import Difference
     from effspec.weights.store import TensorFile
+    from effspec.runtime.runners import Runner
+    from effspec.runtime.verify import Layer
 
 
 class _Part(BaseModel):
@@ -171,6 +174,15 @@ class OptionOfTarget(_Part):
     choices: list[bool | int | str]
 
 
+class Runtime(_Part):
+    """What runs a target's files; `version` is null where it is not installed, and `install` what to give pip."""
+
+    name: str
+    dtype: str
+    version: str | None
+    install: str
+
+
 class Target(_Part):
     """What a spec can be compiled to."""
 
@@ -179,6 +191,7 @@ class Target(_Part):
     suffix: str
     binary: bool
     options: dict[str, OptionOfTarget]
+    runtimes: list[Runtime]
 
 
 class TargetsDocument(_Part):
@@ -186,6 +199,42 @@ class TargetsDocument(_Part):
 
     schema_: Literal["effspec.targets/1"] = Field(default="effspec.targets/1", serialization_alias="schema")
     targets: list[Target]
+
+
+class PartedLayer(_Part):
+    """The first layer of a model whose value a target does not compute."""
+
+    path: str
+    operator: str
+    place: Place | None
+    model_line: int | None = Field(description="the line of the model's body that it belongs to")
+
+
+class Verdict(_Part):
+    """What one runtime made of the input; `difference` is null where it gave no outputs to compare."""
+
+    target: str
+    runtime: Runtime
+    agrees: bool
+    difference: float | None = Field(description="the largest of an output over its largest value")
+    allowed: float
+    output: str
+    layer: PartedLayer | None
+    trouble: str
+
+
+class VerifyDocument(_Part):
+    """`effspec verify --json`."""
+
+    schema_: Literal["effspec.verify/1"] = Field(default="effspec.verify/1", serialization_alias="schema")
+    point: Point
+    weights: str | None = Field(description="a checkpoint; null for weights drawn from the seed")
+    images: list[str]
+    batch: int
+    seed: int
+    agrees: bool
+    verdicts: list[Verdict]
+    missing: list[Runtime]
 
 
 class ExplainDocument(_Part):
@@ -264,6 +313,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "show": ShowDocument,
     "check": CheckDocument,
     "diagnostics": DiagnosticsDocument,
+    "verify": VerifyDocument,
     "list": ListDocument,
     "targets": TargetsDocument,
     "explain": ExplainDocument,
@@ -344,7 +394,46 @@ def models_of(module: Module) -> list[str]:
     return [name for name in module.definitions if (own := module.own(name)) and isinstance(own.node, nodes.Model)]
 
 
-def targets(backends: Sequence[Backend]) -> TargetsDocument:
+def verified(result: Verification) -> VerifyDocument:
+    return VerifyDocument(
+        point=_point(result.compiled),
+        weights=result.weights,
+        images=list(result.images),
+        batch=result.batch,
+        seed=result.seed,
+        agrees=not result.diagnostics,
+        verdicts=[
+            Verdict(
+                target=verdict.runner.target,
+                runtime=_runtime(verdict.runner),
+                agrees=verdict.agrees,
+                difference=verdict.difference if isfinite(verdict.difference) else None,
+                allowed=verdict.allowed,
+                output=verdict.output,
+                layer=_parted(verdict.layer) if verdict.layer else None,
+                trouble=verdict.trouble,
+            )
+            for verdict in result.verdicts
+        ],
+        missing=[_runtime(runner) for runner in result.missing],
+    )
+
+
+def _parted(layer: Layer) -> PartedLayer:
+    span = layer.node.span
+    return PartedLayer(
+        path=layer.node.path,
+        operator=layer.node.op,
+        place=_place(problems.Label(span)) if span else None,
+        model_line=layer.lines[0].line if layer.lines else None,
+    )
+
+
+def _runtime(runner: Runner) -> Runtime:
+    return Runtime(name=runner.name, dtype=runner.dtype, version=runner.version, install=runner.install)
+
+
+def targets(backends: Sequence[Backend], runners: Sequence[Runner]) -> TargetsDocument:
     return TargetsDocument(
         targets=[
             Target(
@@ -356,6 +445,7 @@ def targets(backends: Sequence[Backend]) -> TargetsDocument:
                     name: OptionOfTarget(default=option.default, doc=option.doc, choices=list(option.choices))
                     for name, option in backend.options.items()
                 },
+                runtimes=[_runtime(runner) for runner in runners if runner.target == backend.name],
             )
             for backend in backends
         ]

@@ -47,7 +47,7 @@ TIMM = [
     ("b0", "b0", "efficientnet_b0", {}),
     ("b0", "tf_b3", "tf_efficientnet_b3", {}),
     ("b0", "b0", "efficientnet_b0", {"size": 193}),
-    ("efficientnet_lite", "tf_lite0", "tf_efficientnet_lite0", {}),
+    ("nfnet", "dm_f0", "dm_nfnet_f0", {}),
     ("mobilenet_v3", "large", "mobilenetv3_large_100", {}),
     ("resnet_v2", "resnetv2_50x1_bit", "resnetv2_50x1_bit", {}),
 ]
@@ -104,15 +104,32 @@ def test_as_torchvision(spec: str, variant: str, peer: str, tmp_path: Path) -> N
     st.tuples(st.integers(7, 40), st.integers(7, 40)) | st.integers(7, 40).map(lambda n: (n, n)),
     st.integers(60, 100).map(lambda n: Fraction(n, 100)),
     st.sampled_from([name for name in INTERPOLATIONS if name not in ("hamming", "box")]),
+    st.sampled_from(["crop", "squash"]),
 )
-def test_sizes_crops_and_filters_as_timm(picture: Any, size: Any, crop: Fraction, filter: str) -> None:
+def test_sizes_crops_and_filters_as_timm(picture: Any, size: Any, crop: Fraction, filter: str, fit: str) -> None:
     """Any picture, any size and rectangle: the same whole values, which tells of every rounding."""
     from timm.data.transforms_factory import transforms_imagenet_eval
 
     values = numpy.random.default_rng(picture).integers(0, 256, (*picture, 3), numpy.uint8)
-    ours = preparation({"crop": crop, "interpolation": filter}, (3, *size))
-    how = transforms_imagenet_eval(size, float(crop), interpolation=filter, normalize=False)
+    ours = preparation({"crop": crop, "interpolation": filter, "fit": fit}, (3, *size))
+    mode = "squash" if fit == "squash" else "center"
+    how = transforms_imagenet_eval(size, float(crop), mode, interpolation=filter, normalize=False)
     assert (pictures.pixels(values, ours) == how(PIL.fromarray(values)).numpy()).all()
+
+
+def test_the_arithmetic_of_ranges() -> None:
+    """In any range, exactly; the two steps of a scale and a shift are the same."""
+    values = numpy.arange(256, dtype=numpy.uint8).reshape(1, 16, 16)
+    for arguments, expected in (
+        ({}, values / 255),
+        ({"range": 255, "mean": (127,), "std": (128,)}, (values.astype(float) - 127) / 128),
+        ({"range": (0, 255), "mean": (127,), "std": (128,)}, (values.astype(float) - 127) / 128),
+        ({"range": (-1, 1)}, values / 127.5 - 1),
+    ):
+        ours = preparation(arguments, (1, 16, 16))
+        assert numpy.abs(pictures.normalised(values, ours) - expected).max() < 1e-7
+        [scale], [shift] = ours.scale, ours.shift
+        assert numpy.abs(values * float(scale) + float(shift) - expected).max() < 1e-12
 
 
 def test_grey_and_more_channels(tmp_path: Path) -> None:
