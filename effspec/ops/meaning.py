@@ -276,9 +276,8 @@ def _avg_pool(step: Step) -> Array:
         if attributes["count_pad"]
         else _padded(ones, pads, 0.0, more)
     )
-    total, count = (
-        sum(view for _, _, view in _windows(step, x, (1, 1))) for x in (_padded(step.x, pads, 0.0, more), ones)
-    )
+    total: Array = reduce(numpy.add, (view for _, _, view in _windows(step, _padded(step.x, pads, 0.0, more), (1, 1))))
+    count: Array = reduce(numpy.add, (view for _, _, view in _windows(step, ones, (1, 1))))
     found: Array = total / count
     return found
 

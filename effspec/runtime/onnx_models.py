@@ -42,7 +42,7 @@ def _in_evaluator(artefact: Artefact, inputs: Mapping[str, Array], seen: list[Ar
 
     model = onnx.load(artefact.path if seen is None else _opened(artefact.path))
     given = {name: array.astype(numpy.float64) for name, array in inputs.items()}
-    return _split(ReferenceEvaluator(model, new_ops=[Erf]).run(None, given), artefact, seen)
+    return _split(list(ReferenceEvaluator(model, new_ops=[Erf]).run(None, given)), artefact, seen)
 
 
 def _opened(path: Path) -> Path:

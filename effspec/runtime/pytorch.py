@@ -35,13 +35,13 @@ def _recorder(seen: list[Array]) -> Any:
     """A context in which the results of every operator, down to those inside of modules, are kept."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Recorder(TorchDispatchMode):
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = function(*args, **(kwargs or {}))
             seen.extend(tensor.detach().numpy().copy() for tensor in _flat(result))
             return result
 
-    return Recorder()
+    return Recorder()  # type: ignore[no-untyped-call]
 
 
 def _flat(value: Any) -> list[Any]:
