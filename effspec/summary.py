@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from effspec.commands.check import Result
     from effspec.commands.verify import Result as Verification
     from effspec.modules import Module
-    from effspec.weights.difference import Difference
-    from effspec.weights.store import TensorFile
     from effspec.runtime.runners import Runner
     from effspec.runtime.verify import Layer
+    from effspec.weights.difference import Difference
+    from effspec.weights.store import TensorFile
 
 
 class _Part(BaseModel):
