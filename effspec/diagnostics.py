@@ -124,6 +124,8 @@ def fail(
 
 _STYLES = {"error": "1;31", "place": "34", "caret": "1;31", "second": "34", "help": "36", "bold": "1"}
 _LIMIT = 160
+# So many lines of a deep expansion are named.
+_STEPS = 8
 
 
 def printable(text: str) -> str:
@@ -142,6 +144,7 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
     width = max([len(str(label.span.line)) for label in labels], default=1)
     bar = style("place", " " * (width + 1) + "|")
     previous: Label | None = None
+    drawn: tuple[Source, int, int] | None = None
     for label in labels:
         line, column = label.span.source.line_column(label.span.start)
         main = label is diagnostic.primary
@@ -155,7 +158,12 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
         # A very long line is shown as a window around the place.
         first = max(0, start - 60) if len(text) > _LIMIT else 0
         shown = text[first : first + _LIMIT]
-        out.append(style("place", f"{line:>{width}} |") + (" " + printable(shown.replace("\t", " ")) if shown else ""))
+        # Marks of one line stand below each other.
+        if (above := (label.span.source, line, first)) != drawn:
+            out.append(
+                style("place", f"{line:>{width}} |") + (" " + printable(shown.replace("\t", " ")) if shown else "")
+            )
+            drawn = above
         carets = max(1, min(end, len(text), first + _LIMIT) - start)
         mark = ("^" if main else "-") * carets
         comment = f" {printable(label.text)}" if label.text else ""
@@ -165,7 +173,10 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
     for note in diagnostic.notes:
         out.append(style("place", pad) + printable(note))
     if diagnostic.trail:
-        out.append(style("place", pad) + "in " + " > ".join(printable(step) for step in diagnostic.trail))
+        trail = list(diagnostic.trail)
+        if len(trail) > _STEPS:
+            trail[_STEPS - 2 : -2] = ["..."]
+        out.append(style("place", pad) + "in " + " > ".join(map(printable, trail)))
     if diagnostic.help:
         out.append(style("place", pad) + style("help", "help: ") + printable(diagnostic.help))
     return "\n".join(out)

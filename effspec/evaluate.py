@@ -411,6 +411,8 @@ class Evaluator:
             help = "apply it first: `x |> layer`"
         elif isinstance(wrong, tuple) and any(tensors):
             help = "a list of tensors is added by `xs |> add()`"
+        elif isinstance(wrong, str):
+            help = "a number stands without quotes"
         self.fail(
             "E0503",
             f"`{node.op}` needs numbers{' or tensors' if op else ''}, found {self.describe(wrong)}",

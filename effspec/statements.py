@@ -300,13 +300,15 @@ class Statements(Applier):
             if statement.training:
                 self.training = False
         if any(output.name == name for output in self.graph.outputs):
-            self.fail("E0707", f"two outputs are called `{name}`", statement.name.span)
+            help = "give this one another name"
+            self.fail("E0707", f"two outputs are called `{name}`", statement.name.span, help=help)
         if self.recording:
             frame.instance.values[statement, frame.iteration] = value
         if len(self.stack) == 0:
             self.graph.outputs.append(Output(name, self._tree(value, statement.span), statement.training))
         else:
-            self.fail("E0707", "a model used as a layer gives its last value, not outputs", statement.span)
+            self.fail("E0707", "a model used as a layer gives its last value, not outputs", statement.span,
+                      help="read its labelled lines: `x |> M().taps`")  # fmt: skip
 
     def _tree(self, value: Any, span: Span) -> Any:
         if isinstance(value, Tensor):

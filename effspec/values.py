@@ -89,21 +89,23 @@ def multiply(a: Number, b: Number) -> Number:
     return number(a * b)
 
 
-def divide(a: Number, b: Number) -> Number:
+def _check_divisor(a: Number, b: Number) -> None:
     if b == 0:
-        raise ValueProblem(f"{show(a)} is divided by zero")
+        raise ValueProblem(f"{show(a)} is divided by zero", help="guard it: `a / b if b != 0 else ...`")
+
+
+def divide(a: Number, b: Number) -> Number:
+    _check_divisor(a, b)
     return number(Fraction(a) / b)
 
 
 def floor_divide(a: Number, b: Number) -> Number:
-    if b == 0:
-        raise ValueProblem(f"{show(a)} is divided by zero")
+    _check_divisor(a, b)
     return number(Fraction(a) // b)
 
 
 def modulo(a: Number, b: Number) -> Number:
-    if b == 0:
-        raise ValueProblem(f"{show(a)} is divided by zero")
+    _check_divisor(a, b)
     return number(Fraction(a) % b)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from effspec.cli import main
+from effspec.codes import CODES
 from tests.emitted import ROOT, Case, published, text_of
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -30,6 +31,8 @@ SHOWN = {
     "b0_phi2": ("specs/b0.eff", "--phi", "2"),
     "hrnet_w18": ("tests/examples/13_hrnet.eff", "--variant", "w18"),
 }
+# Whole messages: those of `effspec check` about the bad example of each code, and those of a command.
+MESSAGES = {code: row.bad for code, row in CODES.items() if not row.bad.startswith(("$", ">>>"))}
 
 
 def compare(path: Path, text: str, request: pytest.FixtureRequest) -> None:
@@ -65,13 +68,31 @@ def test_show(
     compare(GOLDEN / "show" / f"{name}.txt", capfd.readouterr().out, request)
 
 
+@pytest.mark.parametrize("code", MESSAGES)
+def test_message(
+    code: str,
+    request: pytest.FixtureRequest,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = MESSAGES[code] if MESSAGES[code].startswith("effspec") else f"effspec 1\n{MESSAGES[code]}\n"
+    (tmp_path / "spec.eff").write_text(text, encoding="utf-8")
+    assert main(("check", "spec.eff")) == 1
+    compare(GOLDEN / "messages" / f"{code}.txt", capfd.readouterr().err, request)
+
+
 def test_no_golden_is_left_over(request: pytest.FixtureRequest) -> None:
     wanted = {
         *(GOLDEN / "torch" / f"{name}.py" for name in TORCH),
         *(GOLDEN / "ir" / f"{name}.ir.txt" for name in GRAPHS),
         *(GOLDEN / "show" / f"{name}.txt" for name in SHOWN),
+        *(GOLDEN / "messages" / f"{code}.txt" for code in MESSAGES),
     }
-    found = {path for kind in ("torch", "ir", "show") for path in (GOLDEN / kind).iterdir() if path.is_file()}
+    found = {
+        path for kind in ("torch", "ir", "show", "messages") for path in (GOLDEN / kind).iterdir() if path.is_file()
+    }
     if request.config.getoption("--update-golden"):
         for path in found - wanted:
             path.unlink()
