@@ -102,6 +102,17 @@ CASES = [
     _case("lcnet", "w050"),
     _case("spnasnet", "w100"),
     _case("hardcorenas", "a"),
+    _case("vgg", "vgg16_bn", depths=[1, 2, 1, 1, 1], widths=[8, 16, 16, 24, 24], hidden=32),
+    _case("vgg", "tv_vgg11", size=75, hidden=32),
+    _case("alexnet", "alexnet", hidden=64),
+    _case("squeezenet", "v1_0", squeeze=[8, 8, 16], pooled=[2, 3]),
+    _case("googlenet", "googlenet"),
+    _case("inception_v3", "v3", size=299),
+    _case("shufflenet_v2", "x0_5", size=75),
+    _case("repvgg", "b1g4", depths=[2, 3, 4, 1], widths=[16, 24, 32, 40], stem=16),
+    _case("repvgg", "d2se", depths=[1, 2, 1, 1], widths=[16, 32, 32, 48], stem=16, size=75),
+    _case("mobileone", "s0", depths=[2, 3, 2, 1]),
+    _case("mobileone", "s4", depths=[1, 2, 6, 1], widths=[32, 48, 64, 80]),
     Case("tests/examples/b0", None, {"size": 64}),
 ]
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)

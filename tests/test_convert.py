@@ -21,7 +21,7 @@ from effspec.ir.graph import Graph, Initializer, Node, Parameter, Value
 from effspec.ir.types import TensorType
 from effspec.weights import checkpoint
 from effspec.weights.convert import Moved, convert
-from effspec.weights.matching import leaves, natural
+from effspec.weights.matching import leaves, natural, squeezed
 
 ROOT = Path(__file__).parent.parent
 Shapes = Mapping[str, tuple[int, ...]]
@@ -43,14 +43,18 @@ MODELS = [
     ("torchvision/convnext_tiny", "tests/examples/08_convnext.eff", "tiny"),
     ("timm/convnextv2_tiny", "tests/examples/08_convnext.eff", "v2_tiny"),
     ("timm/dm_nfnet_f0", "tests/examples/09_nfnet.eff", "f0"),
-    ("timm/inception_v3", "tests/examples/10_inception.eff", "v3"),
+    ("timm/inception_v3", "specs/inception_v3.eff", "v3"),
+    ("torchvision/inception_v3", "specs/inception_v3.eff", "tv_v3"),
+    ("torchvision/googlenet", "specs/googlenet.eff", "googlenet"),
+    ("torchvision/squeezenet1_1", "specs/squeezenet.eff", "v1_1"),
     ("torchvision/shufflenet_v2_x1_0", "tests/examples/11_shufflenet.eff", "x1_0"),
+    ("timm/mobileone_s0", "specs/mobileone.eff", "s0"),
     ("timm/repvgg_a0", "tests/examples/12_repvgg.eff", "a0"),
     ("timm/hrnet_w18", "tests/examples/13_hrnet.eff", "w18"),
     ("timm/mixnet_s", "tests/examples/04_mixnet.eff", "s"),
 ]
 # In alphabetical order nothing in these files tells two parallel branches of equal shape apart.
-UNTELLABLE = {"torchvision/regnet_y_400mf", "timm/inception_v3"}
+UNTELLABLE = {"torchvision/regnet_y_400mf"}
 
 
 def peer(name: str) -> torch.nn.Module:
@@ -230,7 +234,7 @@ def test_names_without_structure(name: str, spec: str, variant: str) -> None:
         found = convert({flat[key]: shape for key, shape in source.items()}, model).names
     except EffspecError as error:
         assert "E0806" in str(error)
-        assert re.search("resnet|regnety|repvgg|hrnet", name)
+        assert re.search("resnet|regnety|repvgg|hrnet|googlenet|mobileone", name)
     else:
         assert found == {path: flat[key] for path, key in convert(source, model).names.items()}
 
@@ -343,6 +347,13 @@ def test_numbers_are_evidence_in_a_line_only() -> None:
     assert matched("c1 c2", "k1 = x; k2 = x; c = k1 k2") == "c1 c2"
 
 
+def test_a_letter_after_a_number_counts() -> None:
+    assert matched("m6b m6c", "k6b = x; k6c = k6b") == "m6b m6c"
+    assert matched("m6b m6c", "a = x; b = a") == "m6b m6c"
+    assert matched("m6b m6c", "a = x; b = x; c = a b") == "E0806"
+    assert matched("ma mb", "a = x; b = a") == "E0806"
+
+
 def test_words_are_evidence() -> None:
     assert matched("main downsample", "shortcut = x; a = x; c = shortcut a") == "E0806"
     assert matched("downsample main", "shortcut = x; a = x; c = shortcut a") == "downsample main"
@@ -362,5 +373,11 @@ def test_leaves_are_grouped_by_roles() -> None:
         ("b", (("", (4, 3)),)),
         ("b.gain", (("", (4,)),)),
         ("s", (("", ()),)),
+    ]
+    assert [squeezed(shape) for shape in ((8, 4, 1, 1), (8, 1, 3, 3), (8, 8, 7, 1), (8, 8, 1, 7))] == [
+        (8, 4),
+        (8, 3, 3),
+        (8, 8, 7),
+        (8, 8, 1, 7),
     ]
     assert sorted(["b.10", "b.9", "b"], key=natural) == ["b", "b.9", "b.10"]

@@ -152,6 +152,11 @@ def test_only_torch_is_imported(case: Case) -> None:
 
 # The numbers ---------------------------------------------------------------------------------------------------------
 
+# In ONNX's reference evaluator.
+SLOW = ("10_inception", "16_classic", "inception_v3")
+# Trained with parallel branches that deployment merges.
+FOLDED = ("specs/repvgg", "specs/mobileone")
+
 
 @EVERY
 def test_outputs(case: Case) -> None:
@@ -169,13 +174,27 @@ def test_outputs(case: Case) -> None:
     extra = [array for array, training in zip(every, kinds, strict=True) if training]
     assert distance(found, expected) <= TOLERANCE
     assert distance(trained, expected + extra) <= TOLERANCE
-    slow = Path(case.spec).name in ("10_inception", "16_classic")  # in the reference evaluator
+    slow = Path(case.spec).name in SLOW
     data = compiled.emit("onnx", weights=weights, dtype="float32" if slow else "float64")
     assert isinstance(data, bytes)
     if slow:
         assert distance(found, ort(data, pictures)) <= 1e-3
     else:
         assert distance(found, reference(data, pictures)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.spec in FOLDED], ids=str)
+def test_the_deploy_form_computes_what_is_trained(case: Case) -> None:
+    """ONNX with parallel branches merged, and no sum of them left, against the PyTorch file; in float64."""
+    import onnx
+
+    compiled, model = small(case), copy.deepcopy(lively(case)).double()
+    data = compiled.emit("onnx", weights=Held(lively(case)), fold="linear", dtype="float64")
+    assert isinstance(data, bytes)
+    assert not {node.op_type for node in onnx.load_from_string(data).graph.node} & {"Add", "Sum", "BatchNormalization"}
+    with torch.no_grad():
+        found = arrays(model(*[x.double() for x in inputs(compiled)]))
+    assert distance(found, reference(data, images(compiled.graph))) <= TOLERANCE
 
 
 @EVERY
@@ -190,6 +209,8 @@ def test_the_cases_have_training_outputs() -> None:
     assert [str(c) for c in CASES if any(o.training for o in small(c).graph.outputs)] == [
         "examples-10_inception-v3",
         "examples-16_classic-googlenet",
+        "specs-googlenet-googlenet",
+        "specs-inception_v3-v3",
     ]
 
 
@@ -225,6 +246,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "in_channels": (1, 4),
     "anchors": (3, 5),
     "drop_rate": (0.0, 0.35),
+    "aux_drop_rate": (0.0, 0.35),
     "drop_path_rate": (0.0, 0.35),
 }
 

@@ -40,6 +40,8 @@ CASES = [
     ("efficientnet_lite", "lite0", "timm/efficientnet_lite0"),
     ("efficientnet_v2", "s", "timm/efficientnetv2_s"),
     ("efficientnet_v2", "tv_s", "torchvision/efficientnet_v2_s"),
+    ("squeezenet", "v1_1", "torchvision/squeezenet1_1"),
+    ("mobileone", "s1", "timm/mobileone_s1"),
 ]
 
 

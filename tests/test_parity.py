@@ -225,6 +225,50 @@ def test_one_training_step(case: Case) -> None:
             assert distance(gradients[path].grad, wanted[key].grad) <= TOLERANCE, path
 
 
+AUXILIARY = [
+    ("googlenet", "googlenet", {"dropout": 0.0, "dropout_aux": 0.0}, 64),
+    # The second head needs a map of 17 x 17.
+    ("inception_v3", "tv_v3", {"dropout": 0.0}, 299),
+]
+
+
+@pytest.mark.parametrize(("spec", "variant", "rates", "size"), AUXILIARY, ids=["googlenet", "inception_v3"])
+def test_heads_that_exist_in_training_only(spec: str, variant: str, rates: dict[str, float], size: int) -> None:
+    """In training all outputs equal torchvision's, in its order; in evaluation there is one."""
+    import torchvision
+
+    theirs = torchvision.models.get_model(spec, weights=None, init_weights=False, aux_logits=True, **rates)
+    parity.awaken(theirs, size, batch=2)
+    zero = {name: 0 for name in ("drop_rate", "aux_drop_rate") if name in effspec.compile(spec).parameters}
+    compiled = effspec.compile(spec, variant=variant, set={"size": size, **zero})
+    ours = parity.emitted(compiled, parity.move(theirs, compiled)).double()
+    x = parity.picture(size, 2).double()
+    with torch.no_grad():
+        expected, found = theirs.double().train()(x), ours.train()(x)
+        assert len(found) == len(expected) == 1 + sum(output.training for output in compiled.graph.outputs)
+        for one, other in zip(found, expected, strict=True):
+            assert distance(one, other) <= TOLERANCE
+        assert distance(ours.eval()(x), theirs.eval()(x)) <= TOLERANCE
+
+
+# Deployment ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spec", "variant"), [("repvgg", "a0"), ("mobileone", "s0"), ("mobileone", "s4")])
+def test_merged_branches_equal_timms(spec: str, variant: str) -> None:
+    """What `fold = linear` writes has the parameters and outputs of timm's model after its own merging; in float64."""
+    import onnx
+    from timm.utils.model import reparameterize_model
+
+    subject = Subject(Case(spec, variant, f"timm/{spec}_{variant}", (64,)))
+    merged = reparameterize_model(subject.peer.double())
+    data = parity.onnx_file(subject.compiled(64), subject.weights, fold="linear", dtype="float64")
+    held = {t.name: np.prod(t.dims) for t in onnx.load_from_string(data).graph.initializer if t.data_type == 11}
+    assert sum(held.values()) == sum(p.numel() for p in merged.parameters())
+    x = parity.picture(64)
+    assert distance(parity.reference(data, x), forward(merged, x.double())) <= TOLERANCE
+
+
 # The long run --------------------------------------------------------------------------------------------------------
 
 BS, LITES, SIZES, FLAVOURS = range(9), range(5), ("s", "m", "l", "xl"), ("", "tf_")

@@ -15,6 +15,7 @@ from torch import nn
 
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
 from effspec.weights.convert import convert
+from effspec.weights.initial import Seeded
 
 if TYPE_CHECKING:
     import numpy
@@ -65,12 +66,14 @@ def compare(compiled: Compiled, name: str, span: Span) -> Diagnostic | None:
 
 
 class _Moved:
-    """Tensors of the peer under the paths of the graph."""
+    """Tensors of the peer under the paths of the graph; initial ones for training outputs that the peer lacks."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.tensors = tensors
+        self.tensors, self.initial = tensors, Seeded()
 
     def tensor(self, parameter: Parameter) -> numpy.ndarray[Any, Any]:
+        if parameter.path not in self.tensors:
+            return self.initial.tensor(parameter)
         made: numpy.ndarray[Any, Any] = self.tensors[parameter.path].reshape(parameter.shape).numpy()
         return made
 

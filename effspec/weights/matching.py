@@ -7,7 +7,8 @@ several have equal contents, evidence decides between them:
 
 - order: the other side lists everything in the same order, or the neighbours of a candidate are paired already;
 - names: a word that both sides use (`downsample`);
-- numbers: names that differ in their numbers alone, for places that run one after the other.
+- numbers: names that differ in their numbers alone (or in letters after these: 6c, 6d), for places that run one after
+  the other.
 
 Evidence that is missing, or that contradicts itself, is `Ambiguous`: numbers in the wrong place do not show.
 """
@@ -39,6 +40,8 @@ _ROLES = {
 }
 # Words of one meaning, and words that tell nothing.
 _SAME = dict.fromkeys(("shortcut", "skip", "residual"), "downsample")
+# A step that is a number, or ends in one and a letter: `mixed_6c`.
+_NUMBER = re.compile(r"^\d+$|\d+[A-Za-z]$")
 _GENERIC = frozenset(["conv", "norm", "block", "blocks", "layer", "layers", "stage", "stages", "module", "features"])
 
 
@@ -99,8 +102,12 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def squeezed(shape: Shape) -> Shape:
-    """The shape without axes of length 1: a linear layer equals a 1x1 convolution, element for element."""
-    return tuple(size for size in shape if size != 1)
+    """The shape without axes of length 1: a linear layer equals a 1x1 convolution, element for element.
+
+    A window's height of 1 stays where it is wider: it tells 1x7 from 7x1.
+    """
+    wide = len(shape) == 4 and shape[2] == 1 < shape[3]
+    return tuple(size for axis, size in enumerate(shape) if size != 1 or (wide and axis == 2))
 
 
 def leaves(shapes: Mapping[str, Shape]) -> list[Leaf]:
@@ -332,4 +339,4 @@ def _check(group: _Group, found: Mapping[int, int], follows: Follows, *, moved: 
 
 
 def _numbered(items: Sequence[Item]) -> bool:
-    return len({tuple("#" if step.isdigit() else step for step in item.path) for item in items}) == 1
+    return len({tuple(_NUMBER.sub("#", step) for step in item.path) for item in items}) == 1

@@ -45,7 +45,10 @@ class Calls(Loops):
         if drawn is not None:
             return drawn
         hint = self.hint(argument.key, entries) or self._shared_source(argument, entries)
-        return self.scope.express(argument.key.lstrip("="), column, hint)
+        tree = self.scope.express(argument.key.lstrip("="), column, hint)
+        if argument.annotation == "float":
+            self.scope.real(tree)
+        return tree
 
     def _shared_source(self, argument: Argument, entries: Applications) -> nodes.Expr | None:
         """What a group says itself: it reads the names of the body around it."""

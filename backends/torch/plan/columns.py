@@ -52,8 +52,8 @@ def constant_of(column: Column) -> tuple[bool, Any]:
 
 
 def sample_of(column: Column) -> Any:
-    """One value of a column, None of an empty one."""
-    return next(iter(column.values()), None)
+    """One value of a column, None of an empty one; an empty list, which may be one of anything, only if all are."""
+    return next((value for value in column.values() if value != ()), next(iter(column.values()), None))
 
 
 class Columns:

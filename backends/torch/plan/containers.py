@@ -14,7 +14,7 @@ from effspec.backends.torch.plan.columns import Column, Entry, Loop, Split, Untr
 from effspec.backends.torch.plan.loops import AnyLoop
 from effspec.backends.torch.plan.modules import Modules
 
-from effspec.layers import Instance, Layer
+from effspec.layers import Instance, Layer, Tensor
 from effspec.syntax import nodes
 
 Indices: TypeAlias = tuple[int, ...]
@@ -134,8 +134,9 @@ class Containers(Modules):
             iteration = next(iter(entries))[1]
             self.scope.loops = [Loop(loop.node, iteration[n], loop.names) for n, loop in enumerate(outer)]
             try:
-                # In a loop the turns have inputs of their own.
-                tree = self._row(site, source if len(by_label) == 1 else Text(source.tree), entries)
+                # In a loop the turns have inputs of their own; that of the body may be one of them.
+                known = self.entry.channels if self._enters(entries) else None
+                tree = self._row(site, source if len(by_label) == 1 else Text(source.tree, known), entries)
             finally:
                 self.scope.loops = outer
             if label in rows:
@@ -151,6 +152,11 @@ class Containers(Modules):
             tree = call(tree.func, build.choice(condition, tree.args[0], empty))
         self.declare(word, tree)
         return _kind_of(indices)
+
+    def _enters(self, entries: Applications) -> bool:
+        """Whether every instance applies a row to its own input."""
+        own_input = {e[0] for e, a in entries.items() if isinstance(a.input, Tensor) and a.input is e[0].input}
+        return own_input == {instance for instance, _ in entries}
 
     def _row(self, site: nodes.Node, source: Text, entries: Applications) -> ast.expr:
         if isinstance(site, nodes.Line) and site.repeats is not None:

@@ -28,6 +28,8 @@ class Law(NamedTuple):
 
 _LISTED = 3  # so many tensors are named one by one
 _MODULES = {"conv": "nn.Conv2d", "conv_transpose": "nn.ConvTranspose2d", "linear": "nn.Linear"}
+_NORMS = {"batch_norm": "nn.BatchNorm2d"}
+_ONE = ("constant", (("value", 1),))  # how torch's norms start
 
 
 def initialise(graph: Graph) -> list[ast.stmt]:
@@ -41,12 +43,13 @@ def initialise(graph: Graph) -> list[ast.stmt]:
                 owners.setdefault(kind, []).append((_law(parameter.init, kind, grouped), parameter))
     special: dict[Law, list[str]] = {}
     branches: dict[str, tuple[list[str], list[ast.stmt]]] = {}
-    for kind, module in _MODULES.items():
+    for kind, module in (_MODULES | _NORMS).items():
         if kind in owners:
             common, _ = Counter(law for law, _ in owners[kind]).most_common(1)[0]
-            body = _statements(common, kind)
-            modules, _ = branches.setdefault("".join(map(build.dump, body)), ([], body))
-            modules.append(module)
+            if kind in _MODULES or common != _ONE:
+                body = _statements(common, kind)
+                modules, _ = branches.setdefault("".join(map(build.dump, body)), ([], body))
+                modules.append(module)
             for law, parameter in owners[kind]:
                 if law != common:
                     special.setdefault(_on_its_own(law, parameter), []).append(parameter.path)
@@ -65,7 +68,8 @@ def _kind(node: Node, parameter: Parameter) -> str:
     """The operator whose weight it is; a convolution's weight may be a node of its own."""
     if node.op == "parameter" and len(parameter.shape) == 4 and parameter.path.endswith(".weight"):
         return "conv"
-    return node.op if node.op in _MODULES else "other"
+    known = node.op in _MODULES or (node.op in _NORMS and len(node.types[0].shape) == 3)
+    return node.op if known else "other"
 
 
 def _is_biased(op: str, graph: Graph) -> bool:

@@ -41,6 +41,8 @@ class Scope(Arguments):
         """
         if not column:
             raise Untranslatable("it never ran")
+        if any(_holds_tensor(value) for value in column.values()):
+            raise Untranslatable("a tensor is no number")
         alike, value = constant_of(column)
         structural = self.structural(hint) or (hint is not None and self.reads_loop(hint))
         free = not structural and (tracked is None or isinstance(tracked, ast.Constant))
@@ -120,8 +122,7 @@ class Scope(Arguments):
             case nodes.Compare():
                 return self._compare(node)
             case nodes.Logic():
-                # Kept whole: the right side was evaluated on a part of the entries only.
-                return build.logic(node.op, self._whole(node.left), self._whole(node.right))
+                return self._logic(node)
             case nodes.Ternary():
                 return self._ternary(node)
             case nodes.Call():
@@ -217,6 +218,16 @@ class Scope(Arguments):
 
     def _compare(self, node: nodes.Compare) -> ast.expr:
         return build.compare(node.op, self.translate(node.left), self.translate(node.right))
+
+    def _logic(self, node: nodes.Logic) -> ast.expr:
+        """Both sides, without one that decides nothing in any instance."""
+        for side, other in ((node.left, node.right), (node.right, node.left)):
+            column = self.column(side)
+            free = column and not self.structural(side) and not self.reads_loop(side)
+            if free and constant_of(column) == (True, node.op == "and"):
+                return self._whole(other)
+        # Kept whole: the right side was evaluated on a part of the entries only.
+        return build.logic(node.op, self._whole(node.left), self._whole(node.right))
 
     def _whole(self, node: nodes.Expr) -> ast.expr:
         if not isinstance(node, nodes.Compare):

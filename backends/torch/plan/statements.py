@@ -216,7 +216,11 @@ class Translation(Comprehensions):
         value = statement.value
         if statement.training and value is not None:
             body = self.apart(lambda: self.emit(build.assign(variable, self.value(value).tree)))
-            self.emit(ast.If(own("training"), body, []))
+            match self.statements[-1:]:
+                case [ast.If(test=ast.Attribute(attr="training")) as last]:
+                    last.body += body
+                case _:
+                    self.emit(ast.If(own("training"), body, []))
             self.outputs.append((word, name(variable), True))
             return
         if value is None and not self.outputs and self.node.body.statements[-1] is statement:
