@@ -29,6 +29,7 @@ from effspec.options import (
     complete_variant,
     json_option,
     point_options,
+    preprocessing_option,
     spec_argument,
 )
 
@@ -39,14 +40,18 @@ if TYPE_CHECKING:
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def _compiled(spec: str, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None) -> Compiled:
+def _compiled(
+    spec: str, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None,
+    with_preprocessing: bool = False,
+) -> Compiled:  # fmt: skip
     from effspec.pipeline import Compiled
     from effspec.request import from_words
     from effspec.resolve import load
 
     words = ["effspec", *click.get_current_context().find_root().obj]
     progress.doing(f"compiling {Path(spec).name}")
-    return Compiled(load(spec), from_words(words, variant=variant, phi=phi, settings=settings, model=model))
+    request = from_words(words, variant=variant, phi=phi, settings=settings, model=model)
+    return Compiled(load(spec), request, with_preprocessing)
 
 
 def say(text: str) -> None:
@@ -115,13 +120,14 @@ def cli() -> None:
     "--option", "options", metavar="NAME=VALUE", multiple=True, shell_complete=complete_option,
     help="Any option of a target.",
 )  # fmt: skip
+@preprocessing_option
 @click.option("--force", is_flag=True, help="Overwrite a file that was edited, or that effspec did not write.")
 @json_option
 def compile_command(
     spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
     target: str, output: str | None, weights: str | None, seed: int | None, fold: str | None, no_fold: bool,
     opset: int | None, batch: int | None, dynamic: bool, dtype: str | None, options: tuple[str, ...],
-    force: bool, as_json: bool,
+    with_preprocessing: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile one point of a model to a target, and say what it is and where it was written."""
     if as_json and output == "-":
@@ -146,7 +152,7 @@ def compile_command(
         chosen[name] = value
     written = {"opset": opset, "batch": batch, "dtype": dtype, "fold": fold}
     backends.choose(backend, chosen, dict(_places(chosen, written, options)))
-    compiled = _compiled(spec, variant, phi, settings, model)
+    compiled = _compiled(spec, variant, phi, settings, model, with_preprocessing)
     if output == "-":
         _to_stdout(compiled, backend, weights, seed or 0, chosen)
         return
@@ -284,11 +290,12 @@ def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_jso
 @click.option("--seed", metavar="N", type=int, help="Draws the input, and the weights; 0 if not given.")
 @click.option("--batch", metavar="N", type=click.IntRange(1, 1024), help="How many random inputs; 1 if not given.")
 @click.option("--image", "images", metavar="FILE", multiple=True, type=click.Path(), help="A picture. Repeatable.")
+@preprocessing_option
 @json_option
 def verify(
     spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
     targets: str | None, weights: str | None, seed: int | None, batch: int | None, images: tuple[str, ...],
-    as_json: bool,
+    with_preprocessing: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile to every target that can run here, run them on one input, and compare with what the graph means.
 
@@ -300,7 +307,7 @@ def verify(
         raise click.UsageError("--batch has no effect: each --image is one of the batch; drop it")
     if images and weights is not None and seed is not None:
         raise click.UsageError("--seed has no effect: --weights and --image give the numbers; drop it")
-    compiled = _compiled(spec, variant, phi, settings, model)
+    compiled = _compiled(spec, variant, phi, settings, model, with_preprocessing)
     from effspec.commands.verify import check as run
     from effspec.request import place
 

@@ -5,8 +5,8 @@ A model is expanded twice where it asks for `at.blocks`: once to count its repea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, fail, suggest
@@ -141,10 +141,16 @@ def _parameter_values(cells: Mapping[str, Cell]) -> dict[str, ParameterValue]:
     }
 
 
-def elaborate(module: Module, request: Request | None = None) -> Elaborated:
-    """Lower the requested point of a loaded spec.  Raises EffspecError."""
+def elaborate(
+    module: Module,
+    request: Request | None = None,
+    rewrite: Callable[[nodes.Model], nodes.Model] = lambda model: model,
+) -> Elaborated:
+    """Lower the requested point of a loaded spec, its model first rewritten.  Raises EffspecError."""
     request = request or Request()
     elaborator, definition, given = _start(module, request)
+    assert isinstance(definition.node, nodes.Model)
+    definition = replace(definition, node=rewrite(definition.node))
     node = definition.node
     assert isinstance(node, nodes.Model)
     elaborator.graph = Graph(node.name.id)

@@ -150,5 +150,11 @@ def point_options(command: F) -> F:
     return command
 
 
+def preprocessing_option(command: F) -> F:
+    return click.option(
+        "--with-preprocessing", is_flag=True, help="Take the picture, with values from 0 to 255, and normalise it."
+    )(command)
+
+
 def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(command)

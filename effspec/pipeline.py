@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -34,28 +35,45 @@ def compile(
     phi: float | None = None,
     set: Mapping[str, Any] | None = None,
     model: str | None = None,
+    with_preprocessing: bool = False,
 ) -> Compiled:
     """Compile a model of a spec file, or of a shipped spec by its bare name (`"b0"`).
 
     `variant` is a published point, `phi` the coefficient of a compound scaling rule, `set` gives other parameters by
-    name; a float means its shortest decimal (0.1 is 1/10).  `model` chooses one of a file that has several.  Raises
-    `effspec.EffspecError`, which carries and prints every diagnostic.
+    name; a float means its shortest decimal (0.1 is 1/10).  `model` chooses one of a file that has several.
+    `with_preprocessing` makes the input a picture with values from 0 to 255, of which the model itself makes what
+    `prepare` states.  Raises `effspec.EffspecError`, which carries and prints every diagnostic.
     """
     name = os.fspath(path)
-    return Compiled(load(name), request.from_call(name, variant=variant, phi=phi, settings=set, model=model))
+    return Compiled(
+        load(name), request.from_call(name, variant=variant, phi=phi, settings=set, model=model), with_preprocessing
+    )
 
 
 class Compiled:
     """One point of a model, lowered and verified.  Costs, hashes and files are made when they are asked for."""
 
-    def __init__(self, module: Module, request: Request) -> None:
+    def __init__(self, module: Module, request: Request, with_preprocessing: bool = False) -> None:
         self.module = module
         self.request = request
+        self.with_preprocessing = with_preprocessing
         with _collecting_later():
             self.elaborated: Elaborated = elaborate(module, request)
+            if with_preprocessing:
+                self.elaborated = self._on_pictures()
             self.graph: Graph = self.elaborated.graph
             """The operators; `graph.nx` is the networkx graph."""
             verify(self.graph, after="elaboration")
+
+    def _on_pictures(self) -> Elaborated:
+        """The model elaborated once more, with the arithmetic of its preparation in front."""
+        from effspec.preprocessing import described, preprocessed
+
+        stated = self.elaborated.preparation
+        shapes = {node.path: node.types[0].shape for node in self.elaborated.graph.inputs}
+        prepared = {name: self.prepared(name) for name in stated or list(shapes)[:1]}
+        made = elaborate(self.module, self.request, lambda model: preprocessed(model, prepared))
+        return replace(made, preparation={name: described(stated[name], shapes[name][0]) for name in stated})
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.input_shape))
@@ -131,10 +149,10 @@ class Compiled:
         """How a picture becomes an input; E0719 where the model does not say."""
         from effspec.preparation import preparation
 
+        [declared] = [node for node in self.elaborated.graph.inputs if node.path == name]
         stated = self.elaborated.preparation.get(name)
         if stated is not None:
-            return preparation(stated, self.input_shapes[name])
-        [declared] = [one for one in self.elaborated.model.inputs if one.name.id == name]
+            return preparation(stated, declared.types[0].shape)
         raise fail(
             "E0719",
             f"{self.name} does not say how a picture becomes its input `{name}`",
@@ -289,7 +307,8 @@ class Compiled:
 
         given = [setting.name + word(self.parameters[setting.name]) for setting in self.request.settings]
         name = "_".join([self.name.lower(), *filter(None, [self.variant]), *given])
-        return name if len(name) <= 60 else f"{name[:48].rstrip('_')}_{self.hash[:8]}"
+        name = name if len(name) <= 60 else f"{name[:48].rstrip('_')}_{self.hash[:8]}"
+        return name + "_with_preprocessing" * self.with_preprocessing
 
     def to_torch(self, weights: str | os.PathLike[str] | Weights | None = None, *, seed: int = 0) -> torch.nn.Module:
         """The emitted model, live: with a checkpoint's weights, or its own seeded initial values."""

@@ -104,6 +104,10 @@ def preparation(arguments: Mapping[str, Any], shape: Sequence[int]) -> Preparati
     if not is_number(crop) or not 0 < crop <= 1:
         message = f"crop is a number above 0 and at most 1, found {show(crop)}"
         raise Unprepared("crop", message, "it is the part of the resized picture that is kept")
+    train = arguments.get("train_size", 1)
+    if not all(isinstance(n, int) and n > 0 for n in (train if isinstance(train, tuple) else (train,))):
+        message = f"train_size is a size or [height, width], found {show(train)}"
+        raise Unprepared("train_size", message, "it is the size of the pictures in training")
     words = {}
     for name, known in (("interpolation", INTERPOLATIONS), ("fit", FITS)):
         words[name] = arguments.get(name, "bilinear" if name == "interpolation" else known[0])

@@ -52,6 +52,8 @@ def headline(compiled: Compiled) -> str:
         if value.reads & settings and name not in settings and is_number(value.value)
     ]
     point = " ".join(filter(None, [compiled.name, compiled.variant]))
+    if compiled.with_preprocessing:
+        inputs += " with values from 0 to 255"
     return f"{point}  " + ": ".join(filter(None, [", ".join(given), ", ".join([*decided, inputs])]))
 
 

@@ -63,6 +63,8 @@ class Point(_Part):
     model: str
     variant: str | None
     settings: dict[str, Any]
+    with_preprocessing: bool = Field(description="whether the input is a picture with values from 0 to 255")
+    preparation: dict[str, dict[str, Any]] = Field(description="how a picture becomes each input")
     parameters: dict[str, Any]
     inputs: dict[str, list[int]]
     params: int
@@ -505,6 +507,11 @@ def _point(made: Compiled) -> Point:
         model=made.name,
         variant=made.variant,
         settings={setting.name: values[setting.name] for setting in made.request.settings},
+        with_preprocessing=made.with_preprocessing,
+        preparation={
+            name: {key: plain(value) for key, value in stated.items()}
+            for name, stated in made.elaborated.preparation.items()
+        },
         parameters=values,
         inputs={name: list(sizes) for name, sizes in made.input_shapes.items()},
         params=made.params,

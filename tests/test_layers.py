@@ -54,6 +54,7 @@ LAYERS = (
     "effspec.statements",
     "effspec.scaling",
     "effspec.elaborate",
+    "effspec.preprocessing",
     "effspec.passes.*",
     "effspec.passes",
     "effspec.identity",

@@ -68,7 +68,7 @@ def classes(text: str) -> dict[str, str]:
 
 def added(before: str, after: str) -> list[str]:
     """The lines of `after` that are not in `before`, without those of the header."""
-    lines = difflib.ndiff(before.splitlines()[4:], after.splitlines()[4:])
+    lines = difflib.ndiff(*(text.partition('\n"""\n')[2].splitlines() for text in (before, after)))
     return [line[2:].strip() for line in lines if line.startswith("+ ")]
 
 

@@ -23,7 +23,16 @@ class _TorchBackend:
         missing = {
             node.op: node for node in unit.graph if node.op not in ROWS and node.op not in ("input", "parameter")
         }
-        return [
+        several = [
+            Diagnostic(
+                "E0704",
+                f"target `torch` writes models of one input, and this one has {len(unit.graph.inputs)}",
+                Label(node.span) if node.span is not None else None,
+                help="compile it to another target",
+            )
+            for node in unit.graph.inputs[1:2]
+        ]
+        return several + [
             Diagnostic(
                 "E0704",
                 f"the target torch cannot express the operator {op}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from functools import cache
 
 import jinja2
@@ -13,6 +14,7 @@ from effspec.backends.torch.plan.columns import Split, Untranslatable
 from effspec.backends.torch.plan.features import split_features
 from effspec.backends.torch.plan.initial import initialise
 from effspec.backends.torch.proof.replay import replay
+from effspec.backends.torch.text.document import WIDTH
 from effspec.backends.torch.text.layout import print_module
 
 from effspec.backend import Unit
@@ -22,6 +24,7 @@ from effspec.output import PLACEHOLDER
 
 # Helpers of the file, in their order there; their texts are the templates of these names.
 _HELPERS = ("DropPath", "pad_same", "avg_pool_same", "SameConv2d", "PaddedConv2d", "LayerNorm2d")
+_UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
 @cache
@@ -57,7 +60,8 @@ def _proven(unit: Unit, elaborated: Elaborated, plan: Plan) -> str:
     definitions = [*plan.functions.used(definitions), *definitions]
     parts = [_render(f"{word}.py.jinja", names=plan.helpers) for word in _HELPERS if word in plan.helpers]
     parts += [print_module([ast.fix_missing_locations(definition)]).rstrip("\n") for definition in definitions]
-    text = _render("module.py.jinja", title=_title(unit), fact=_fact(unit), imports=_imports(parts), parts=parts) + "\n"
+    facts = [*_prepared(unit), _fact(unit)]
+    text = _render("module.py.jinja", title=_title(unit), facts=facts, imports=_imports(parts), parts=parts) + "\n"
     replay(text, model.name, elaborated.graph)
     return text
 
@@ -86,6 +90,17 @@ def _title(unit: Unit) -> str:
     point = f", variant {unit.variant}" if unit.variant else (f", {unit.scale}" if unit.scale else "")
     sizes = ", ".join(" x ".join(map(str, shape)) for shape in unit.input_shapes.values())
     return f"{unit.name}{point}: input {sizes}, {unit.params:,} parameters, {unit.macs / 1e9:.2f} G multiply-adds."
+
+
+def _prepared(unit: Unit) -> list[str]:
+    """How a picture becomes each input, in the words of the spec."""
+    inputs: dict[str, list[str]] = {}
+    for key, value in unit.metadata.items():
+        name, _, argument = key.partition(".")
+        inputs.setdefault(name, []).append(f"{argument} {value}".replace(" ", _UNBROKEN))
+    lines = [f"Prepare {name}: {', '.join(words)}." for name, words in inputs.items()]
+    wrapped = (textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False) for line in lines)
+    return ["\n".join(parts).replace(_UNBROKEN, " ") for parts in wrapped]
 
 
 def _fact(unit: Unit) -> str:

@@ -12,7 +12,7 @@ import numpy
 from effspec import backend as backends
 from effspec.diagnostics import Diagnostic, Label, Span, fail
 from effspec.runtime import pictures
-from effspec.runtime.reference import Awake
+from effspec.runtime.reference import Awake, random_inputs
 from effspec.runtime.runners import Runner, runners
 from effspec.runtime.verify import Verdict, verify
 
@@ -66,8 +66,9 @@ def check(
 ) -> Result:
     """Run the targets (names with commas between them, `place` is where they are given; all if None) and compare."""
     chosen = _chosen(targets, place)
-    inputs = _pictures(compiled, images) if images else _random(compiled, batch, seed)
-    source = compiled.weights(weights) if weights is not None else Awake(compiled.graph, seed)
+    baked = compiled.with_preprocessing
+    inputs = _pictures(compiled, images) if images else random_inputs(compiled.graph, batch, seed, pictures=baked)
+    source = compiled.weights(weights) if weights is not None else Awake(compiled.graph, seed, pictures=baked)
     here = [runner for runner in chosen if runner.version is not None]
     verdicts = verify(compiled, here, inputs, source)
     missing = tuple(runner for runner in chosen if runner.version is None)
@@ -87,12 +88,6 @@ def _chosen(targets: str | None, place: Span | None) -> list[Runner]:
             raise fail("E0721", f"target `{target}` cannot run here: {why}", place, help=help)
         chosen += found
     return chosen
-
-
-def _random(compiled: Compiled, batch: int, seed: int) -> dict[str, Array]:
-    source = numpy.random.default_rng(seed)
-    shapes = compiled.input_shapes.items()
-    return {name: source.standard_normal((batch, *shape)).astype(numpy.float32) for name, shape in shapes}
 
 
 def _pictures(compiled: Compiled, images: Sequence[str]) -> Mapping[str, Array]:

@@ -66,6 +66,14 @@ def stored(weights: Weights) -> Tensors:
     return lambda node, inputs: {name: weights.tensor(parameter) for name, parameter in node.parameters.items()}
 
 
+def random_inputs(graph: Graph, count: int, seed: int | tuple[int, ...], *, pictures: bool = False) -> dict[str, Array]:
+    """Standard normal inputs, or, for a model that takes pictures, random values from 0 to 255; float32."""
+    source = numpy.random.default_rng(seed)
+    shapes = {node.path: (count, *node.types[0].shape) for node in graph.inputs}
+    draw = (lambda shape: 255 * source.random(shape)) if pictures else source.standard_normal
+    return {path: draw(shape).astype(numpy.float32) for path, shape in shapes.items()}
+
+
 class Awake:
     """Weights with which every part of a network makes a difference, which an initialiser often avoids (a scale of 0).
 
@@ -73,16 +81,13 @@ class Awake:
     norm are those of random pictures on their way through the network.
     """
 
-    def __init__(self, graph: Graph, seed: int = 0) -> None:
+    def __init__(self, graph: Graph, seed: int = 0, *, pictures: bool = False) -> None:
         self.seed = seed
         self._arrays: dict[str, Array] = {}
-        source = numpy.random.default_rng([seed, 1])
         largest = max(prod(node.types[0].shape[1:]) for node in graph.inputs)
-        count = min(max(PIXELS // largest, 2), 32)
-        shapes = {node.path: (count, *node.types[0].shape) for node in graph.inputs}
-        pictures = {path: source.standard_normal(shape).astype(numpy.float32) for path, shape in shapes.items()}
+        inputs = random_inputs(graph, min(max(PIXELS // largest, 2), 32), (seed, 1), pictures=pictures)
         with numpy.errstate(all="ignore"):
-            outputs(graph, self._met, pictures, dtype=numpy.float32, saying="drawing weights")
+            outputs(graph, self._met, inputs, dtype=numpy.float32, saying="drawing weights")
 
     def tensor(self, parameter: Parameter) -> Array:
         """The parameter's numbers; those of training outputs are drawn when they are asked for."""

@@ -1,6 +1,7 @@
 """EfficientNet, variant b0: input 3 x 224 x 224, 5,288,548 parameters, 0.39 G multiply-adds.
 
-Compiled by effspec from b0.eff, function 4b2d31466416; effspec digest edd263f58a896010.
+Prepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation bicubic, crop 0.875.
+Compiled by effspec from b0.eff, function 4b2d31466416; effspec digest 2bab7da6538e88bf.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,7 @@
 """EfficientNet, variant b7: input 3 x 600 x 600, 66,347,960 parameters, 37.75 G multiply-adds.
 
-Compiled by effspec from b0.eff, function 07d53b891864; effspec digest 91759cb24c63f90e.
+Prepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation bicubic, crop 0.9493670886075949.
+Compiled by effspec from b0.eff, function 07d53b891864; effspec digest 55bca43b49034749.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,6 +1,8 @@
 """EfficientNetV2, variant s: input 3 x 384 x 384, 21,458,488 parameters, 8.37 G multiply-adds.
 
-Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest cb0bdf9b4690202b.
+Prepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation bicubic, crop 1, fit crop,
+train_size 300.
+Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest 772bb38c4a269a39.
 """
 
 from collections.abc import Callable, Iterator
