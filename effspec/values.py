@@ -272,6 +272,13 @@ def _runs(values: Any) -> tuple[Any, ...]:
     return tuple(tuple(pair) for pair in out)
 
 
+def _sides(size: Any) -> tuple[Number, ...]:
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(map(is_number, sides)):
+        raise ValueProblem(f"sides needs a number or [height, width], found {describe(size)}", code="E0503")
+    return sides
+
+
 # name -> (function, kinds of the arguments, how many of them are optional).  "number", "list", "numbers" (a list of
 # numbers) or "*" (any number of what follows).
 FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[str, ...], int]] = {
@@ -291,6 +298,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[str, ...], int]] = {
     "zip": (_zip, ("*list",), 0),
     "reverse": (lambda values: values[::-1], ("list",), 0),
     "runs": (_runs, ("list",), 0),
+    "sides": (_sides, ("any",), 0),
 }
 
 

@@ -139,7 +139,9 @@ def test_every_artefact_says_so(tmp_path: Path) -> None:
     text = str(baked.emit("torch"))
     said = "\nPrepare image: mean [0, 0, 0], std [1, 1, 1], interpolation bicubic, crop"
     assert said in text and said not in str(plain.emit("torch"))
-    assert "\nPrepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation" in str(plain.emit("torch"))
+    assert "\nPrepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation" in str(
+        plain.emit("torch")
+    )
     # Whoever follows what the artefact says gives it the pixels themselves.
     image = skimage.chelsea()
     values = pictures.pixels(image, plain.prepared("image"))

@@ -9,6 +9,7 @@ from effspec.backends.torch.build import call, name
 from effspec.backends.torch.plan.arguments import Argument
 from effspec.backends.torch.plan.body import Applications, Channels, Planner
 from effspec.backends.torch.plan.columns import Untranslatable, constant_of
+from effspec.backends.torch.plan.runtime import channels_of
 from effspec.backends.torch.plan.scope import Scope
 from effspec.backends.torch.plan.stage import Sequence, settle
 from effspec.backends.torch.plan.statements import Translation
@@ -26,8 +27,7 @@ class ModelTranslation(Translation):
         self.drawn: dict[nodes.DefaultEntry, str] = {}
 
     def input_channels(self) -> Channels:
-        shape = self.node.inputs[0].shape if isinstance(self.node, nodes.Model) else None
-        first = shape.items[0] if isinstance(shape, nodes.List) else None
+        first = channels_of(self.node.inputs[0]) if isinstance(self.node, nodes.Model) else None
         if isinstance(first, nodes.Name) and first.id in self.scope.runtime:
             return self.scope.demand(first.id)
         return super().input_channels()

@@ -58,6 +58,14 @@ def _names(node: nodes.Node) -> frozenset[str]:
 
 
 @lru_cache(64)
+def channels_of(declared: nodes.ModelInput) -> nodes.Expr | None:
+    """The first element of an input's shape, where it is written: `[channels, ...]` or `[channels] + ...`."""
+    shape = declared.shape
+    while isinstance(shape, nodes.Binary) and shape.op == "+":
+        shape = shape.left
+    return shape.items[0] if isinstance(shape, nodes.List) and shape.items else None
+
+
 def _parents(node: nodes.Node) -> Mapping[nodes.Node, nodes.Node]:
     """The parent of everything below a node."""
     return {child: part for part in nodes.descend(node) for child in nodes.children(part)}
@@ -175,7 +183,7 @@ class _Flow:
 
     def _input(self, declared: nodes.ModelInput, mention: nodes.Name) -> bool:
         """`on image: [channels, ...]` where only convolutions of one group read the image."""
-        if not isinstance(declared.shape, nodes.List) or declared.shape.items[0] is not mention:
+        if channels_of(declared) is not mention:
             return False
         graph = self.elaborated.graph
         for node in graph.inputs:
