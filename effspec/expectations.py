@@ -58,6 +58,16 @@ def check(compiled: Compiled, expects: tuple[nodes.Expect, ...]) -> Outcome:
     return Outcome(held, tuple(failures), tuple(peers))
 
 
+def claims(expects: tuple[nodes.Expect, ...]) -> dict[str, list[str]]:
+    """The peers' models that each variant is said to equal: `b0` -> `timm/efficientnet_b0`."""
+    found: dict[str, list[str]] = {}
+    for expect in expects:
+        peers = [peer for check in expect.checks if (peer := _peer(check)) is not None]
+        if peers:
+            found.setdefault(expect.variant.id, []).extend(peers)
+    return found
+
+
 def _peer(check: nodes.Expr) -> str | None:
     """The name in `equals("timm/efficientnet_b0")`."""
     if isinstance(check, nodes.Call) and isinstance(check.function, nodes.Name) and check.function.id == "equals":

@@ -153,11 +153,12 @@ class Definition(_Part):
 
 
 class Listed(_Part):
-    """The models, variants and definitions of a spec."""
+    """The models, variants and definitions of a spec, and the peers' models that variants equal."""
 
     spec: str
     models: list[str]
     variants: list[str]
+    equals: dict[str, list[str]]
     definitions: list[Definition]
 
 
@@ -376,6 +377,7 @@ def failed(diagnostics: Sequence[problems.Diagnostic]) -> DiagnosticsDocument:
 
 
 def listed(modules: Sequence[Module]) -> ListDocument:
+    from effspec.expectations import claims
     from effspec.listing import defined
 
     return ListDocument(
@@ -384,6 +386,7 @@ def listed(modules: Sequence[Module]) -> ListDocument:
                 spec=module.name,
                 models=models_of(module),
                 variants=list(module.variants),
+                equals=claims(module.expects),
                 definitions=[Definition(**vars(one)) for one in defined(module)],
             )
             for module in modules

@@ -29,8 +29,10 @@ def peer(name: str, **arguments: Any) -> nn.Module:
     if library == "timm":
         module: nn.Module = importlib.import_module("timm").create_model(model, **arguments)
     else:
-        arguments = {"dropout": 0.0, "stochastic_depth_prob": 0.0} | arguments
         module = importlib.import_module("torchvision").models.get_model(model, weights=None, **arguments)
+        for part in module.modules():
+            if type(part).__name__ in ("Dropout", "StochasticDepth"):
+                part.p = 0.0
     return module.eval()
 
 
@@ -90,7 +92,7 @@ def awaken(module: nn.Module, size: int = 128, batch: int = 4, seed: int = 0) ->
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = 1.0
-        module.train()
+            norm.train()
         module(picture(size, batch, seed + 1))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
