@@ -617,7 +617,7 @@ _ROWS = (
     Code(
         "E0801",
         "a checkpoint that cannot be read",
-        "It is missing, unreadable, of no known format (safetensors, .pth, .npz, Keras), or has several sets of weights.",
+        "It is missing, unreadable, of no known format (safetensors, .pth, .npz, Keras), or has several weight sets.",
         "$ effspec compile b0 --weights missing.safetensors -o b0.py",
         "$ effspec compile b0 --weights b0.safetensors -o b0.py",
     ),
