@@ -41,6 +41,7 @@ class Unit:
     `params` and `macs` count inference for one image, `hashes` maps `function`, `weights` and `artefact` to hexadecimal
     digests.  `metadata` travels in every artefact (preprocessing, class names).  `elaborated` is what elaboration
     recorded beside the graph (the syntax tree and block instances), for backends that print code: opaque to others.
+    `scaling` are the rules in place of the model's own, as text; empty where it has its own.
     """
 
     graph: Graph
@@ -53,6 +54,7 @@ class Unit:
     hashes: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     elaborated: object = None
+    scaling: str = ""
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -41,11 +41,11 @@ class Walker(Expressions):
         if line.guard is not None:
             self.expression(line.guard, replace(context, at=()))
         plain = replace(context, at=(), then=False)
-        for scaled, hook in ((line.out, "channels"), (line.repeats, "repeats")):
+        for scaled in (line.out, line.repeats):
             if scaled is not None:
                 self.expression(scaled.value, plain)
-                if scaled.fixed and hook not in context.hooks:
-                    message = f"`fixed` keeps a number from the scaling's {hook}, but there is none"
+                if scaled.fixed and not context.hooks:
+                    message = "`fixed` keeps a number from a model's scaling, which does not reach into a block"
                     self.problems.add("E0215", message, scaled.span, help="delete `fixed`")
         if line.repeats is not None:
             context = replace(context, at=AT if context.model else AT[:2], then=True)

@@ -12,8 +12,8 @@ from effspec.ir.graph import Initializer
 from effspec.layers import Bound, Instance, Layer, Tensor
 from effspec.ops.base import OpError
 from effspec.params import INITIALIZERS, initializer
-from effspec.resolve import Definition, Module
-from effspec.signatures import meant
+from effspec.resolve import Module
+from effspec.signatures import meant, rules_of
 from effspec.syntax import nodes
 
 
@@ -107,26 +107,9 @@ class Calls(Evaluator):
         node = layer.definition.node
         assert isinstance(node, nodes.Block | nodes.Model)
         names = [parameter.name.id for parameter in node.parameters]
-        if isinstance(node, nodes.Model) and (scaling := self.scaling_of(layer.definition)) is not None:
-            names += [parameter.name.id for parameter in scaling.node.parameters]  # type: ignore[union-attr]
+        if isinstance(node, nodes.Model):
+            names += [parameter.name.id for rule in rules_of(layer.definition) for parameter in rule.node.parameters]
         return names, node.span.place
-
-    def scaling_of(self, definition: Definition) -> Definition | None:
-        """The scaling rule of a model's `with`."""
-        node = definition.node
-        assert isinstance(node, nodes.Model)
-        if node.scaling is None:
-            return None
-        expression = node.scaling.function if isinstance(node.scaling, nodes.Call) else node.scaling
-        found: Definition | None = None
-        if isinstance(expression, nodes.Name):
-            found = definition.module.definitions.get(expression.id)
-        elif isinstance(expression, nodes.Attribute) and isinstance(expression.value, nodes.Name):
-            namespace = definition.module.namespaces.get(expression.value.id)
-            found = namespace.definitions.get(expression.name.id) if namespace else None
-        if found is None or not isinstance(found.node, nodes.Scaling):
-            self.fail("E0201", f"`{expression.span.text}` is not a scaling", expression.span)
-        return found
 
     def _bind_arguments(self, layer: Layer, node: nodes.Call, frame: Frame) -> Layer:
         if layer.inner is not None:

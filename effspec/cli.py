@@ -48,9 +48,11 @@ def _compiled(
     from effspec.request import from_words
     from effspec.resolve import load
 
-    words = ["effspec", *click.get_current_context().find_root().obj]
+    context = click.get_current_context()
+    words = ["effspec", *context.find_root().obj]
     progress.doing(f"compiling {Path(spec).name}")
-    request = from_words(words, variant=variant, phi=phi, settings=settings, model=model)
+    rules = context.params["scaling"]
+    request = from_words(words, variant=variant, phi=phi, settings=settings, model=model, scaling=rules)
     return Compiled(load(spec), request, with_preprocessing)
 
 

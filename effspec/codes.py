@@ -192,8 +192,8 @@ _ROWS = (
     ),
     Code(
         "E0215",
-        "`fixed` without a scaling",
-        "`fixed` keeps one number from the model's scaling rule; where there is none, it would do nothing.",
+        "`fixed` in a block",
+        "`fixed` keeps one number from a model's scaling rule, which does not reach into blocks: it would do nothing.",
         "block A(out) { conv() -> out fixed }",
         "block A(out) { conv() -> out }",
     ),
@@ -439,8 +439,8 @@ _ROWS = (
     # E06xx: requests
     Code(
         "E0601",
-        "unknown variant or model",
-        "The file has none of that name.",
+        "unknown variant, model or rule",
+        "The file has none of that name; a scaling rule may also be one of the standard library.",
         "$ effspec show b0 --variant b22",
         "$ effspec show b0 --variant b2",
     ),
@@ -485,6 +485,43 @@ _ROWS = (
         "What a variant or a request gives has to be read by something: nothing is silently the same.",
         "$ effspec show b0 --variant b2 --phi 3",
         "$ effspec show b0 --phi 3",
+    ),
+    Code(
+        "E0613",
+        "rules that do not fit a model",
+        "A model under other rules needs what it reads of its own, and no name may mean two things: its parameters and "
+        "those of all its rules are one list.",
+        """
+scaling Deep(depth = 2) { repeats(n) = n * depth }
+scaling Stages(first = 8) { widths() = [first, 2 * first] }
+model Net() with Stages on image: [3, 8, 8] { a: conv(widths()[0]); b: conv(widths()[1]) x 1 }
+model Other = Net with Deep
+""",
+        """
+scaling Deep(depth = 2) { repeats(n) = n * depth }
+scaling Stages(first = 8) { widths() = [first, 2 * first] }
+model Net() with Stages on image: [3, 8, 8] { a: conv(widths()[0]); b: conv(widths()[1]) x 1 }
+model Other = Net with Stages, Deep
+""",
+    ),
+    Code(
+        "E0614",
+        "an argument of a rule that is replaced",
+        "What a variant gives to its model's rule means nothing to another rule, even to a parameter of the same name.",
+        """
+scaling Wide(width = 2) { channels(c) = c * width }
+scaling Thin(width = 2) { channels(c) = c // width }
+model Net() with Wide on image: [3, 8, 8] { conv() -> 16 }
+variant wider = Net(width = 4)
+model Other = wider with Thin
+""",
+        """
+scaling Wide(width = 2) { channels(c) = c * width }
+scaling Thin(width = 2) { channels(c) = c // width }
+model Net() with Wide on image: [3, 8, 8] { conv() -> 16 }
+variant wider = Net(width = 4)
+model Other = Net with Thin
+""",
     ),
     # E07xx: targets and files that are written
     Code(

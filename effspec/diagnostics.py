@@ -7,9 +7,13 @@ A `Diagnostic` is data: a code, a message, labelled places and help.  `render` d
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+
+COMMAND_LINE = "command line"
+CALL = "call"
+"""What the sources of requests are called: a command line, and a call of the Python API."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +197,11 @@ def closest(word: str, known: Iterable[object]) -> str | None:
     words = [str(k) for k in known]
     near = [k for k in words if k.casefold() == word.casefold()] or get_close_matches(word, words, n=1, cutoff=0.6)
     return near[0] if near else None
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def suggest(word: str, known: Iterable[object]) -> str | None:

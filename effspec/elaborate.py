@@ -13,8 +13,10 @@ from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, fail, sug
 from effspec.frames import Cell, Frame, Given
 from effspec.ir.graph import Graph, Output
 from effspec.layers import Bound, Instance
+from effspec.rescaling import Stated, rescaled
 from effspec.resolve import Definition, Module
 from effspec.scaling import Models
+from effspec.signatures import Rule, rules_of
 from effspec.syntax import nodes
 
 
@@ -31,7 +33,10 @@ class ParameterValue:
 
 @dataclass(eq=False)
 class Elaborated:
-    """A lowered model: its graph, and the record of its instances for backends that write source."""
+    """A lowered model: its graph, and the record of its instances for backends that write source.
+
+    `rules` are its scaling rules, `rescaled` says that they are not those that its text states.
+    """
 
     graph: Graph
     module: Module
@@ -41,6 +46,8 @@ class Elaborated:
     blocks: int
     preparation: dict[str, dict[str, Any]] = field(default_factory=dict)
     variant: str | None = None
+    rules: tuple[Rule, ...] = ()
+    rescaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,15 +66,22 @@ class Request:
     variant: str | None = None
     model: str | None = None
     settings: tuple[Setting, ...] = ()
+    rules: tuple[Stated, ...] = ()
     places: Mapping[str, Span] = field(default_factory=dict, compare=False)
     """Where the variant and the model were written, for messages."""
 
 
 def choose(module: Module, request: Request, elaborator: Models) -> tuple[Definition, dict[str, Given]]:
-    """The model that a request means, and what its variant gives."""
-    models = {
-        name: d for name, d in module.definitions.items() if isinstance(d.node, nodes.Model) and d.module is module
-    }
+    """The model that a request means, under the rules that it states, and what its variant gives."""
+    definition, given = _chosen(module, request, elaborator)
+    if request.rules:
+        variant = (module.variants[request.variant], module) if request.variant is not None else None
+        definition = rescaled(definition, variant, request.rules, module)
+    return definition, given
+
+
+def _chosen(module: Module, request: Request, elaborator: Models) -> tuple[Definition, dict[str, Given]]:
+    models = {name: d for name, d in module.definitions.items() if isinstance(d.node, nodes.Model) and d.home is module}
     if request.variant is not None:
         if request.variant not in module.variants:
             raise _unknown(module, request, "variant", request.variant, module.variants)
@@ -75,7 +89,7 @@ def choose(module: Module, request: Request, elaborator: Models) -> tuple[Defini
     if request.model is not None:
         if request.model not in models:
             raise _unknown(module, request, "model", request.model, models)
-        return models[request.model], {}
+        return models[request.model], elaborator.inherited(models[request.model])
     if len(models) != 1:
         what = (
             f"{module.name} has {len(models)} models: {', '.join(models)}" if models else f"{module.name} has no model"
@@ -83,7 +97,8 @@ def choose(module: Module, request: Request, elaborator: Models) -> tuple[Defini
         either = "--model NAME, or --variant NAME" if module.variants else f"--model {next(iter(models), '')}"
         help = f"choose one: {either}" if models else "compile the file that states the model"
         raise EffspecError((Diagnostic("E0603", what, help=help),))
-    return next(iter(models.values())), {}
+    only = next(iter(models.values()))
+    return only, elaborator.inherited(only)
 
 
 def _unknown(module: Module, request: Request, what: str, name: str, known: Iterable[str]) -> EffspecError:
@@ -190,6 +205,8 @@ def elaborate(
         frame.context.block,
         elaborator.preparation,
         request.variant,
+        rules_of(definition),
+        definition.base is not None,
     )
 
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from effspec import values
-from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
-from effspec.frames import MAX_STEPS, Cell, FnValue, Frame, ModelContext, Scope
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Source, Span, suggest
+from effspec.frames import MAX_STEPS, Cell, FnValue, Frame, Given, HookValue, ModelContext, Scope
 from effspec.layers import Bound, Instance, Layer, Namespace, Taps, Tensor
+from effspec.names import HOOKS
 from effspec.ops import OPS
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
@@ -30,6 +31,16 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">=": lambda a, b: a >= b,
 }
 IDENTITY = Layer({}, op=OPS["identity"])
+
+
+def _unscaled(name: str) -> nodes.Hook:
+    """`name(n) = n`."""
+    span = Span(Source("", "n"), 0, 1)
+    word = nodes.Identifier(span, "n")
+    return nodes.Hook(span, nodes.Identifier(span, name), (nodes.Parameter(span, word, None),), nodes.Name(span, "n"))
+
+
+_UNSCALED = {name: _unscaled(name) for name in HOOKS}
 
 
 class Evaluator:
@@ -154,9 +165,15 @@ class Evaluator:
         if name == "input":
             return frame.input
         value = frame.scope.find(name)
+        if value is None and name in HOOKS and frame.is_model and name not in frame.module.bound_at:
+            return self.unscaled(name, frame)
         if value is None:
             return self.file_name(name, frame.module, node.span)
         return self.read(value) if isinstance(value, Cell) else value
+
+    def unscaled(self, name: str, frame: Frame) -> HookValue:
+        """A hook that the model calls and its rules lack: it changes nothing."""
+        return HookValue(_UNSCALED[name], self.file_frame(frame.module))
 
     def read(self, cell: Cell) -> Any:
         """A model parameter's value; evaluates its default on first use and notes who read it."""
@@ -198,7 +215,11 @@ class Evaluator:
             return self._constants[node]
         if isinstance(node, nodes.Fn):
             return FnValue(definition)
-        return Layer({}, definition=definition, weight=self.static_weight(definition))
+        bound = {name: given.bound for name, given in self.inherited(definition).items()}
+        return Layer(bound, definition=definition, weight=self.static_weight(definition))
+
+    def inherited(self, definition: Definition) -> dict[str, Given]:
+        raise NotImplementedError  # pragma: no cover - effspec.scaling
 
     def file_frame(self, module: Module) -> Frame:
         """A frame in which only file-level names are visible."""

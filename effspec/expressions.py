@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from effspec import library, signatures
 from effspec.diagnostics import Label, Span, closest, suggest
-from effspec.modules import Definition, Module, not_exported
+from effspec.modules import Definition, Module, model_of, not_exported
 from effspec.names import AT, PREDECLARED, TENSOR_ATTRIBUTES, TORCH_ATTRIBUTES
 from effspec.scopes import Labels, Problems, Scope, bind, report_unused
 from effspec.signatures import Signature
@@ -36,7 +36,7 @@ class Context:
 
     `flow` says that `it` and `input` exist and layers are applied; `reads` that `default.name` may stand here; `at` are
     the attributes of `at`; `then` that the line is repeated; `yields` collects the yields of the bound loop around;
-    `hooks` are those of the model's scaling.
+    `hooks` are those that any rule may have and a model calls anyhow.
     """
 
     scope: Scope
@@ -48,7 +48,7 @@ class Context:
     then: bool = False
     yields: list[nodes.Yield] | None = None
     labels: Labels | None = None
-    hooks: frozenset[str] = frozenset()
+    hooks: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
 
 
@@ -159,6 +159,8 @@ class Expressions:
             return self._defined(definition)
         if name in PREDECLARED:
             return signatures.predeclared(name)
+        if name in context.hooks:
+            return signatures.Signature("hook", name, ("n",), frozenset({"n"}))
         self._unknown(node, context)
         return None
 
@@ -177,7 +179,7 @@ class Expressions:
             self.problems.add("E0201", f"unknown name `{name}`: there is a variant of that name", node.span, help=help)
         else:
             flowing = ("it", "input") if context.flow else ()
-            known = [*context.scope.visible(), *self.module.bound_at, *sorted(PREDECLARED), *flowing]
+            known = [*context.scope.visible(), *self.module.bound_at, *sorted(PREDECLARED), *context.hooks, *flowing]
             word = _OTHER_WORDS.get(name)
             self.unknown.add(name)
             help_text = f"in this language it is `{word}`" if word else importable(name, known)
@@ -251,7 +253,7 @@ class Expressions:
     def _member(self, module: Module, word: nodes.Identifier) -> Signature | None:
         """`alias.name`: a variant or a definition of an imported file."""
         variant = module.variants.get(word.id)
-        definition = signatures.model_of(variant, module) if variant is not None else module.own(word.id)
+        definition = model_of(variant, module) if variant is not None else module.own(word.id)
         if variant is not None:
             self.edges.setdefault(variant, word.span)
         elif definition is not None:

@@ -25,7 +25,7 @@ SHIPPED = "specs"
 """How shipped files are called in messages: `specs/std/conv.eff`."""
 # A FIFO must not block the reader, a terminal must not become ours.  (Windows lacks these flags, and FIFOs.)
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
-_DEFINES = re.compile(r"^(?:block|fn|scaling|model) (\w+)", re.MULTILINE)
+_DEFINES = re.compile(r"^(block|fn|scaling|model) (\w+)", re.MULTILINE)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
@@ -52,14 +52,18 @@ def shipped() -> dict[str, str]:
     return {name.removesuffix(SUFFIX): f"{SHIPPED}/{name}" for name in names}
 
 
-def standard() -> dict[str, str]:
-    """What the standard library defines, and where: `ConvNormAct` -> `std/conv.eff`.  Nothing is parsed for it."""
+def standard(kind: str = "") -> dict[str, str]:
+    """What the standard library defines, and where: `ConvNormAct` -> `std/conv.eff`.  Nothing is parsed for it.
+
+    `kind` asks for one kind of definitions: `scaling`.
+    """
     folder = files("effspec.specs") / "std"
     paths = sorted(name for name in _tree(folder) if name.endswith(SUFFIX))
     return {
         name: f"std/{path}"
         for path in reversed(paths)
-        for name in _DEFINES.findall(folder.joinpath(path).read_text(encoding="utf-8"))
+        for what, name in _DEFINES.findall(folder.joinpath(path).read_text(encoding="utf-8"))
+        if what.startswith(kind)
     }
 
 

@@ -54,7 +54,9 @@ def defined(module: Module) -> Iterator[Defined]:
         node = module.definitions[name].node
         if not isinstance(node, nodes.Constant):
             parameters = ", ".join(_parameter(parameter) for parameter in node.parameters)
-            yield Defined(_KINDS[type(node)], name, f"{name}({parameters})", _doc(node, module))
+            yield Defined(
+                _KINDS[type(node)], name, f"{name}({parameters})", _doc(node, module, module.bound_at[name].line)
+            )
 
 
 def _parameter(parameter: nodes.Parameter) -> str:
@@ -62,13 +64,13 @@ def _parameter(parameter: nodes.Parameter) -> str:
     return parameter.name.id + (f" = {' '.join(default.span.text.split())}" if default is not None else "")
 
 
-def _doc(node: nodes.Fn | nodes.Block | nodes.Scaling | nodes.Model, module: Module) -> str:
-    """The documentation string, or the comment right above."""
+def _doc(node: nodes.Fn | nodes.Block | nodes.Scaling | nodes.Model, module: Module, stated: int) -> str:
+    """The documentation string, or the comment right above the line where it is stated."""
     doc = node.body.doc if isinstance(node, nodes.Block | nodes.Model) else node.doc
     if doc is not None:
         return doc
     comment: list[str] = []
-    line = node.span.line - 1
+    line = stated - 1
     while line > 0 and (text := module.source.line(line).strip()).startswith("#"):
         comment.insert(0, text.lstrip("# "))
         line -= 1

@@ -12,16 +12,46 @@ from effspec.syntax.parser import parse
 
 MAX_FILES = 64
 MAX_IMPORT_DEPTH = 16
+MAX_BASES = 16
+"""How many models of one file may be based one on the other."""
 
 Defining: TypeAlias = nodes.Fn | nodes.Block | nodes.Scaling | nodes.Model | nodes.Constant
 
 
 @dataclass(frozen=True, eq=False)
 class Definition:
-    """What a file-level name means, and the module whose names its body sees."""
+    """What a file-level name means, and the module whose names its body sees.
+
+    A model under other rules than its own is `base`, with a node of its own: `base` is that model or a variant of it,
+    and `home` the module that states the rules.
+    """
 
     node: Defining
     module: Module
+    base: Based | None = None
+
+    @property
+    def home(self) -> Module:
+        """The module that states it: whose names its `with` sees."""
+        return self.base.home if self.base is not None else self.module
+
+
+@dataclass(frozen=True, eq=False)
+class Based:
+    """What a model under other rules is made of: a model, and the variant that names it (with its file) if one does."""
+
+    model: Definition
+    variant: tuple[nodes.Variant, Module] | None
+    site: Span
+    home: Module
+
+
+def under(base: Based, name: nodes.Identifier, rules: tuple[nodes.Expr, ...]) -> Definition:
+    """A model under the `rules` that `base.home` states."""
+    model = base.model.node
+    assert isinstance(model, nodes.Model)
+    node = nodes.Model(model.span, name, model.parameters, rules, model.inputs, model.body)
+    return Definition(node, base.model.module, base)
 
 
 @dataclass(eq=False)
@@ -46,11 +76,50 @@ class Module:
     def own(self, name: str) -> Definition | None:
         """What this file itself defines as `name`: imports are not passed on."""
         found = self.definitions.get(name)
-        return found if found is not None and found.module is self else None
+        return found if found is not None and found.home is self else None
 
     def exports(self) -> list[str]:
         """The names that another file can import."""
         return [name for name in self.definitions if self.own(name)]
+
+
+def variant_named(expression: nodes.Expr, module: Module) -> tuple[nodes.Variant, Module] | None:
+    """The variant that `name` or `file.name` means in a module, and the module that states it."""
+    match expression:
+        case nodes.Name(id=name) if name in module.variants:
+            return module.variants[name], module
+        case nodes.Attribute(value=nodes.Name(id=space), name=word) if space in module.namespaces:
+            other = module.namespaces[space]
+            return (other.variants[word.id], other) if word.id in other.variants else None
+    return None
+
+
+def named(expression: nodes.Expr, module: Module) -> Definition | None:
+    """The definition that `name` or `file.name` means in a module."""
+    match expression:
+        case nodes.Name(id=name):
+            return module.definitions.get(name)
+        case nodes.Attribute(value=nodes.Name(id=space), name=word) if space in module.namespaces:
+            return module.namespaces[space].own(word.id)
+    return None
+
+
+def model_named(expression: nodes.Expr, module: Module) -> Definition | None:
+    """The model that `name` or `file.name` means in a module."""
+    found = named(expression, module)
+    return found if found is not None and isinstance(found.node, nodes.Model) else None
+
+
+def model_of(variant: nodes.Variant, module: Module) -> Definition | None:
+    """The model at the end of a chain of variants; None where the chain is broken or leads back."""
+    seen: set[nodes.Variant] = set()
+    while variant not in seen:
+        seen.add(variant)
+        found = variant_named(variant.call.function, module)
+        if found is None:
+            return model_named(variant.call.function, module)
+        variant, module = found
+    return None
 
 
 class Reader:
@@ -90,10 +159,24 @@ class Reader:
                         module.variants[item.name.id] = item
                 case nodes.Expect():
                     module.expects += (item,)
+                case nodes.Rescaled():
+                    self._is_new(item.name, module.bound_at)
                 case _:
                     if self._is_new(item.name, module.bound_at):
                         module.definitions[item.name.id] = Definition(item, module)
+        derived = [item for item in tree.items if isinstance(item, nodes.Rescaled)]
+        for _ in range(MAX_BASES if derived else 0):  # each round defines what the one before made known
+            derived = [item for item in derived if not self._rescale(item, module)]
         return module
+
+    def _rescale(self, item: nodes.Rescaled, module: Module) -> bool:
+        """Define a model under other rules, if what it is based on is known by now."""
+        variant = variant_named(item.base, module)
+        model = model_of(*variant) if variant is not None else model_named(item.base, module)
+        if model is None or module.bound_at[item.name.id] is not item.name.span:
+            return False
+        module.definitions[item.name.id] = under(Based(model, variant, item.base.span, module), item.name, item.rules)
+        return True
 
     def _is_new(self, name: nodes.Identifier, bound_at: dict[str, Span], what: str = "") -> bool:
         """Note where a name is bound, or that it is bound already."""

@@ -16,6 +16,9 @@ RESERVED = frozenset({"it", "input", "default", "at"})
 AT = ("i", "n", "block", "blocks")
 """What is read of `at`; the first two also in a block."""
 
+HOOKS = ("repeats", "channels", "pixels", "group_width")
+"""What every model may call, whatever its rule: a hook of these that a rule lacks changes nothing."""
+
 TENSOR_ATTRIBUTES = ("shape", "rank", "channels", "height", "width")
 
 PREPARATION = ("mean", "std", "range", "interpolation", "crop", "fit", "train_size")

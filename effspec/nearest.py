@@ -29,7 +29,7 @@ class Nearest:
 
 def nearest(module: Module, model: str, request: Request, parameters: Mapping[str, ParameterValue]) -> Nearest | None:
     """The variant of `model` nearest to the point with `parameters`; None where its settings compute no coordinate."""
-    if request.variant is not None or not request.settings:
+    if request.variant is not None or request.rules or not request.settings:
         return None
     computed = _dependent(parameters, {setting.name for setting in request.settings})
     # What calls another variant is a flavour of that one.

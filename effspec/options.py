@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -77,7 +78,32 @@ def complete_setting(context: click.Context, parameter: click.Parameter, incompl
     from effspec.signatures import defined
 
     known = filter(None, map(defined, _models(context).values()))
-    return _beginning(incomplete, (f"{name}=" for signature in known for name in signature.parameters))
+    names = [name for signature in known for name in signature.parameters]
+    names += [name for rule in _rules(context) for name in rule.names if not rule.is_hook(name)]
+    return _beginning(incomplete, (f"{name}=" for name in names))
+
+
+def _rules(context: click.Context) -> list[Any]:
+    """The rules that the command line states in place of the model's own, as far as they are known."""
+    from effspec.diagnostics import EffspecError
+    from effspec.request import from_words
+    from effspec.rescaling import stated
+
+    texts = context.params.get("scaling") or ()
+    try:
+        request = from_words(texts, variant=None, phi=None, settings=(), model=None, scaling=texts)
+        return [rule for module in _modules(context) for rule in stated(request.rules, module)]
+    except EffspecError:
+        return []
+
+
+def complete_scaling(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    from effspec.rescaling import known
+
+    names = dict.fromkeys(name for module in _modules(context) for name in known(module))
+    return [*map(CompletionItem, _beginning(incomplete, names)), CompletionItem(incomplete, type="file")]
 
 
 def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -134,7 +160,13 @@ def spec_argument(command: F) -> F:
 
 
 def point_options(command: F) -> F:
-    """Which point of which model."""
+    """Which point of which model.  What --scaling says is read by `cli._compiled`, and not passed to the command."""
+
+    @functools.wraps(command)
+    def without_scaling(*arguments: Any, scaling: tuple[str, ...], **options: Any) -> Any:
+        return command(*arguments, **options)
+
+    made: Callable[..., Any] = without_scaling
     for option in (
         click.option(
             "--model", metavar="NAME", shell_complete=complete_model, help="Which model of the file, if it has several."
@@ -144,10 +176,14 @@ def point_options(command: F) -> F:
             help='Give a parameter: a number, true, false, "text", [a, b] or a name of the file. Repeatable.',
         ),
         click.option("--phi", metavar="X", help="The coefficient of a compound scaling rule: any number."),
+        click.option(
+            "--scaling", metavar="RULE", multiple=True, shell_complete=complete_scaling,
+            help="A rule in place of the model's own: Compound, 'Compound(alpha = 1.2)', FILE.eff:Rule. Repeatable.",
+        ),
         click.option("--variant", metavar="NAME", shell_complete=complete_variant, help="A published point."),
     ):  # fmt: skip
-        command = option(command)
-    return command
+        made = option(made)
+    return made  # type: ignore[return-value]
 
 
 def preprocessing_option(command: F) -> F:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from effspec.diagnostics import Label, Span
 from effspec.frames import Cell
 from effspec.layers import Instance
+from effspec.signatures import Rule
 from effspec.syntax import nodes
 
 _MOST = 3
@@ -17,10 +18,10 @@ _WORD = re.compile(r"(?<![\w.])[a-z_]\w*")
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """The parameters of a model that runs, and its scaling."""
+    """The parameters of a model that runs, and its scaling rules."""
 
     cells: Mapping[str, Cell]
-    rule: nodes.Scaling | None
+    rules: tuple[Rule, ...]
 
 
 def labels(
@@ -47,15 +48,14 @@ def labels(
             mine = mine or label.span.source.name != span.source.name
             places.append(label.span)
     if not mine and running and not any(place.source.name == home for place in places):
-        yield from _way(running[-1], home)
+        yield from (label for label in _way(running[-1], home) if label.span.source is not span.source)
 
 
 def _holds(instance: Instance, head: Head | None, span: Span) -> bool:
     """Whether a place is in what an instance is an instance of, or in the scaling of that model."""
     return any(
         node.span.source is span.source and node.span.start <= span.start and span.end <= node.span.end
-        for node in (instance.node, head.rule if head is not None else None)
-        if node is not None
+        for node in (instance.node, *(rule.node for rule in (head.rules if head is not None else ())))
     )
 
 
@@ -70,8 +70,9 @@ def _way(instance: Instance, home: str) -> Iterator[Label]:
         if one.site is not None and one.site.span.source.name == home:
             yield Label(one.site.span, "applied here")
             return
-        if one.site is None and isinstance(one.node, nodes.Model) and one.node.scaling is not None:
-            yield Label(one.node.scaling.span, "applied here")
+        if one.site is None and isinstance(one.node, nodes.Model):
+            for rule in one.node.rules:
+                yield Label(rule.span, "applied here")
         one = one.parent
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -35,19 +35,21 @@ def compile(
     phi: float | None = None,
     set: Mapping[str, Any] | None = None,
     model: str | None = None,
+    scaling: str | Sequence[str] = (),
     with_preprocessing: bool = False,
 ) -> Compiled:
     """Compile a model of a spec file, or of a shipped spec by its bare name (`"b0"`).
 
     `variant` is a published point, `phi` the coefficient of a compound scaling rule, `set` gives other parameters by
-    name; a float means its shortest decimal (0.1 is 1/10).  `model` chooses one of a file that has several.
-    `with_preprocessing` makes the input a picture with values from 0 to 255, of which the model itself makes what
-    `prepare` states.  Raises `effspec.EffspecError`, which carries and prints every diagnostic.
+    name; a float means its shortest decimal (0.1 is 1/10).  `model` chooses one of a file that has several.  `scaling`
+    is a rule (or several) in place of the model's own, as it would stand after `with`: `"Compound(alpha = 1.2)"`, of
+    the spec, the standard library, or a file (`"rules.eff:Mine"`).  `with_preprocessing` makes the input a picture with
+    values from 0 to 255, of which the model itself makes what `prepare` states.  Raises `effspec.EffspecError`, which
+    carries and prints every diagnostic.
     """
     name = os.fspath(path)
-    return Compiled(
-        load(name), request.from_call(name, variant=variant, phi=phi, settings=set, model=model), with_preprocessing
-    )
+    asked = request.from_call(name, variant=variant, phi=phi, settings=set, model=model, scaling=scaling)
+    return Compiled(load(name), asked, with_preprocessing)
 
 
 class Compiled:
@@ -97,9 +99,27 @@ class Compiled:
         return ", ".join(f"{name} = {show(value)}" for name, value in given.items())
 
     @property
+    def rules(self) -> tuple[str, ...]:
+        """The names of its scaling rules."""
+        return tuple(rule.node.name.id for rule in self.elaborated.rules)
+
+    @property
+    def scaling(self) -> str:
+        """The rules that are not the model's own, as they were stated (`Compound(alpha = 1.2)`); empty otherwise."""
+        from effspec.syntax.write import rules
+
+        return rules(rule.written for rule in self.elaborated.rules) if self.elaborated.rescaled else ""
+
+    @property
+    def point(self) -> str:
+        """`EfficientNet b2`, `ResNet resnet50 with Compound(alpha = 1.2)`."""
+        rule = f"with {self.scaling}" if self.scaling else ""
+        return " ".join(filter(None, (self.name, self.variant, rule)))
+
+    @property
     def title(self) -> str:
         """`EfficientNet b2, classes = 10`."""
-        return ", ".join(filter(None, (f"{self.name} {self.variant or ''}".rstrip(), self.scale)))
+        return ", ".join(filter(None, (self.point, self.scale)))
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -189,7 +209,7 @@ class Compiled:
         spec = Path(self.module.name).name
         return Unit(
             self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, digests, self.metadata,
-            self.elaborated,
+            self.elaborated, self.scaling,
         )  # fmt: skip
 
     def weights(self, source: str | os.PathLike[str] | Weights | None = None, seed: int = 0) -> Weights:
@@ -306,7 +326,8 @@ class Compiled:
         from effspec.output import word
 
         given = [setting.name + word(self.parameters[setting.name]) for setting in self.request.settings]
-        name = "_".join([self.name.lower(), *filter(None, [self.variant]), *given])
+        rules = [name.lower() for name in self.rules] if self.request.rules else []
+        name = "_".join([self.name.lower(), *filter(None, [self.variant]), *rules, *given])
         name = name if len(name) <= 60 else f"{name[:48].rstrip('_')}_{self.hash[:8]}"
         return name + "_with_preprocessing" * self.with_preprocessing
 

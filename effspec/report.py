@@ -51,10 +51,9 @@ def headline(compiled: Compiled) -> str:
         for name, value in values.items()
         if value.reads & settings and name not in settings and is_number(value.value)
     ]
-    point = " ".join(filter(None, [compiled.name, compiled.variant]))
     if compiled.with_preprocessing:
         inputs += " with values from 0 to 255"
-    return f"{point}  " + ": ".join(filter(None, [", ".join(given), ", ".join([*decided, inputs])]))
+    return f"{compiled.point}  " + ": ".join(filter(None, [", ".join(given), ", ".join([*decided, inputs])]))
 
 
 def _times(compiled: Compiled, name: str) -> str:
@@ -94,7 +93,7 @@ def table(compiled: Compiled, width: int = WIDTH) -> Iterator[str]:
     """The stage table: a line of the spec a row, then the total."""
     from effspec import stages
 
-    title = " ".join(filter(None, [compiled.name, compiled.variant or "", compiled.scale]))
+    title = " ".join(filter(None, [compiled.point, compiled.scale]))
     inputs = ", ".join(shape(sizes) for sizes in compiled.input_shapes.values())
     yield f"{title:<{width - len(inputs) - 1}} {inputs}"
     rows = stages.stages(compiled.elaborated, compiled.cost)

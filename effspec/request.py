@@ -12,25 +12,32 @@ from fractions import Fraction
 from math import isfinite
 from typing import Any
 
-from effspec.diagnostics import Diagnostic, EffspecError, Source, Span, fail
+from effspec.diagnostics import CALL, COMMAND_LINE, Diagnostic, EffspecError, Source, Span, fail
 from effspec.elaborate import Request, Setting
+from effspec.library import SUFFIX
+from effspec.rescaling import Stated
 from effspec.syntax.parser import parse_expression
-
-COMMAND_LINE = "command line"
-CALL = "call"
 
 
 def from_call(
-    name: str, *, variant: str | None, phi: object, settings: Mapping[str, object] | None, model: str | None
+    name: str,
+    *,
+    variant: str | None,
+    phi: object,
+    settings: Mapping[str, object] | None,
+    model: str | None,
+    scaling: str | Sequence[str] = (),
 ) -> Request:
-    """The request of `effspec.compile(name, variant=..., phi=..., set={...})`; EffspecError E0606 for a value that the
-    language has no counterpart of."""
-    source, places = _call(name, variant, phi, settings or {})
+    """The request of `effspec.compile(name, variant=..., scaling=..., phi=..., set={...})`; EffspecError E0606 for a
+    value that the language has no counterpart of."""
+    rules = [scaling] if isinstance(scaling, str) else list(scaling)
+    source, places = _call(name, variant, rules, phi, settings or {})
+    stated = tuple(_stated(source, end - len(text), end) for text, (_, end) in zip(rules, places, strict=False))
     made = []
-    for (key, value), (start, end) in zip(_given(phi, settings or {}), places, strict=True):
+    for (key, value), (start, end) in zip(_given(phi, settings or {}), places[len(rules) :], strict=True):
         span = Span(source, start, end)
         made.append(Setting(key, _value(key, value, span), span))
-    return Request(variant, model, tuple(made))
+    return Request(variant, model, tuple(made), stated)
 
 
 def _given(phi: object, settings: Mapping[str, object]) -> list[tuple[str, object]]:
@@ -38,9 +45,9 @@ def _given(phi: object, settings: Mapping[str, object]) -> list[tuple[str, objec
 
 
 def _call(
-    name: str, variant: str | None, phi: object, settings: Mapping[str, object]
+    name: str, variant: str | None, rules: Sequence[str], phi: object, settings: Mapping[str, object]
 ) -> tuple[Source, list[tuple[int, int]]]:
-    """The call as one line, and where each setting stands in it."""
+    """The call as one line, and where each rule and each setting stands in it."""
     text = f"effspec.compile({name!r}" + (f", variant={variant!r}" if variant is not None else "")
     places = []
 
@@ -49,6 +56,9 @@ def _call(
         places.append((len(text) + len(before), len(text) + len(before) + len(shown)))
         text += before + shown
 
+    for position, rule in enumerate(rules):
+        add('", "' if position else ', scaling=["' if len(rules) > 1 else ', scaling="', rule.replace("\n", " "))
+    text += ('"]' if len(rules) > 1 else '"') if rules else ""
     if phi is not None:
         add(", ", f"phi={phi!r:.80}")
     for position, (key, value) in enumerate(settings.items()):
@@ -82,23 +92,34 @@ def _reduced(value: Fraction) -> int | Fraction:
 
 
 def from_words(
-    words: Sequence[str], *, variant: str | None, phi: str | None, settings: Sequence[str], model: str | None
+    words: Sequence[str],
+    *,
+    variant: str | None,
+    phi: str | None,
+    settings: Sequence[str],
+    model: str | None,
+    scaling: Sequence[str] = (),
 ) -> Request:
     """The request of a command line, `words`, of which these are the options.
 
-    Raises EffspecError with every setting that cannot be read: E0605 where it is not `NAME=VALUE`, and what the parser
-    finds in a value.
+    Raises EffspecError with every setting and rule that cannot be read: E0605 where a setting is not `NAME=VALUE`, and
+    what the parser finds in a value.
     """
     source, places = _command_line(words)
     problems: list[Diagnostic] = []
-    made = []
+    made: list[Setting] = []
+    stated: list[Stated] = []
     taken: set[tuple[int, int]] = set()
     options = [*([("--phi", phi)] if phi is not None else []), *(("--set", text) for text in settings)]
+    options += [("--scaling", text) for text in scaling]
     for option, text in options:
         free = (place for place in _occurrences(words, places, option, text) if place not in taken)
         start, end = next(free, (0, len(source.text)))
         taken.add((start, end))
         try:
+            if option == "--scaling":
+                stated.append(_stated(source, end - len(text), end))
+                continue
             name, skip = ("phi", 0) if option == "--phi" else _split(text, Span(source, start, end))
             value = parse_expression(source, end - len(text) + skip, end)
             made.append(Setting(name, value, Span(source, start, end)))
@@ -107,7 +128,18 @@ def from_words(
     if problems:
         raise EffspecError(tuple(problems))
     named = {"variant": place(words, "--variant", variant), "model": place(words, "--model", model)}
-    return Request(variant, model, tuple(made), {what: span for what, span in named.items() if span is not None})
+    places_of = {what: span for what, span in named.items() if span is not None}
+    return Request(variant, model, tuple(made), tuple(stated), places_of)
+
+
+def _stated(source: Source, start: int, end: int) -> Stated:
+    """A rule as a request states it: `Name`, `Name(alpha = 1.2)`, or one of these after `FILE.eff:`, or `FILE.eff`."""
+    text, span = source.text[start:end], Span(source, start, end)
+    path, colon, rest = text.partition(f"{SUFFIX}:")
+    if colon or text.endswith(SUFFIX):
+        path = path.removesuffix(SUFFIX) + SUFFIX
+        return Stated(parse_expression(source, end - len(rest), end) if rest else None, path, span)
+    return Stated(parse_expression(source, start, end), None, span)
 
 
 def place(words: Sequence[str], option: str, text: str | None) -> Span | None:

@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from effspec import library, signatures, uses
+from effspec import library, rules, signatures, uses
 from effspec.bodies import Walker
 from effspec.diagnostics import Diagnostic, EffspecError, Label, suggest
 from effspec.expressions import Context, importable
-from effspec.modules import Definition, Module, Reader
-from effspec.names import EXPECT_CALLS, EXPECT_NUMBERS, OPERATORS, PREDECLARED, RESERVED
+from effspec.modules import Definition, Module, Reader, model_of, named, variant_named
+from effspec.names import EXPECT_CALLS, EXPECT_NUMBERS, HOOKS, OPERATORS, PREDECLARED, RESERVED
 from effspec.ops import OPS
 from effspec.scopes import Binding, Labels, Problems, Scope, bind, check_word, report_unused
+from effspec.signatures import Rule
 from effspec.syntax import nodes
 
 __all__ = ["Definition", "Module", "load"]
@@ -139,6 +140,9 @@ class _File:
                 case nodes.Model():
                     self._capital(item.name, "model")
                     self._model(item, walker)
+                case nodes.Rescaled():
+                    self._capital(item.name, "model")
+                    self._rescaled(item, walker)
                 case nodes.Variant():
                     self._variant(item, walker)
                 case nodes.Expect():
@@ -215,15 +219,13 @@ class _File:
 
     def _model(self, node: nodes.Model, walker: Walker) -> None:
         scope = Scope()
-        context = Context(scope, inputs=tuple(declared.name.id for declared in node.inputs))
-        rule = self._with(node, walker) if node.scaling is not None else None
-        if rule is not None:
-            for parameter in rule.parameters:
+        context = Context(scope, inputs=tuple(declared.name.id for declared in node.inputs), hooks=HOOKS)
+        for rule in self._with(node.rules, walker):
+            for parameter in rule.node.parameters:
                 scope.names[parameter.name.id] = Binding("parameter of the scaling", parameter.name.span, used=True)
-            for hook in rule.hooks:
+            for hook in rule.node.hooks:
                 signature = signatures.declared("hook", hook.name.id, hook.parameters, hook.span.place)
                 scope.names[hook.name.id] = Binding("hook", hook.name.span, signature, used=True)
-            context = replace(context, hooks=frozenset(hook.name.id for hook in rule.hooks))
         self._parameters(node.parameters, walker, context)
         for declared in node.inputs:
             walker.expression(declared.shape, context)
@@ -232,54 +234,76 @@ class _File:
         walker.body(node.body, replace(context, flow=True, model=True, labels=Labels()))
         report_unused(scope, self.problems)
 
-    def _with(self, node: nodes.Model, walker: Walker) -> nodes.Scaling | None:
-        """The rule of `with`, its arguments checked."""
-        assert node.scaling is not None
-        rule = signatures.scaling_of(node, self.module)
-        expression = node.scaling.function if isinstance(node.scaling, nodes.Call) else node.scaling
-        if rule is None:
-            if isinstance(expression, nodes.Name) and expression.id in self.module.bound_at:
-                walker.used.add(expression.id)
-                if expression.id not in self.module.definitions:
+    def _with(self, written: tuple[nodes.Expr, ...], walker: Walker) -> tuple[Rule, ...]:
+        """The rules of `with`, their arguments checked."""
+        found = tuple(filter(None, (self._rule(rule, walker) for rule in written)))
+        self.problems += rules.clashes(found)
+        return found
+
+    def _rule(self, written: nodes.Expr, walker: Walker) -> Rule | None:
+        name = signatures.rule_name(written)
+        definition = named(name, self.module)
+        if definition is None or not isinstance(definition.node, nodes.Scaling):
+            if isinstance(name, nodes.Name) and name.id in self.module.bound_at:
+                walker.used.add(name.id)
+                if definition is None:
                     return None  # its import failed
-                self.problems.add("E0201", f"`{expression.id}` is not a scaling", expression.span)
+                self.problems.add("E0201", f"`{name.id}` is not a scaling", name.span)
             else:
                 known = [name for name, d in self.module.definitions.items() if isinstance(d.node, nodes.Scaling)]
-                text = expression.span.text
-                help = importable(text, known)
-                self.problems.add("E0201", f"unknown scaling `{text}`", expression.span, help=help)
+                text = name.span.text
+                self.problems.add("E0201", f"unknown scaling `{text}`", name.span, help=importable(text, known))
             return None
-        root = expression.value if isinstance(expression, nodes.Attribute) else expression
+        rule = Rule(written, definition)
+        root = name.value if isinstance(name, nodes.Attribute) else name
         assert isinstance(root, nodes.Name)
         walker.used.add(root.id)
-        walker.edges.setdefault(rule, expression.span)
-        if isinstance(node.scaling, nodes.Call):
-            signature = signatures.declared("scaling", rule.name.id, rule.parameters, rule.span.place)
-            problems, _ = signatures.check(node.scaling, signature)
+        walker.edges.setdefault(rule.node, name.span)
+        if isinstance(written, nodes.Call):
+            signature = signatures.declared("scaling", rule.node.name.id, rule.node.parameters, rule.node.span.place)
+            problems, _ = signatures.check(written, signature)
             self.problems += problems
-            for argument in node.scaling.arguments:
+            for argument in written.arguments:
                 walker.argument(argument, Context(Scope()), layer=False)
         return rule
+
+    def _rescaled(self, node: nodes.Rescaled, walker: Walker) -> None:
+        self._based(node.base, walker)
+        found = self._with(node.rules, walker)
+        definition = self.module.definitions.get(node.name.id)
+        if definition is not None and definition.base is not None and definition.base.site is node.base.span:
+            self.graph[definition.node] = {node: node.name.span}
+            if len(found) == len(node.rules):
+                self.problems += rules.misfits(definition)
+
+    def _based(self, base: nodes.Expr, walker: Walker) -> None:
+        """The model or variant that a variant calls, or that a model under other rules is made of."""
+        variant = variant_named(base, self.module)
+        definition = named(base, self.module) if variant is None else None
+        root = base.value if isinstance(base, nodes.Attribute) else base
+        if isinstance(root, nodes.Name) and root.id not in self.module.variants:
+            walker.used.add(root.id)
+        if variant is not None:
+            walker.edges[variant[0]] = base.span
+        elif definition is not None and isinstance(definition.node, nodes.Model):
+            walker.edges[definition.node] = base.span
+        else:
+            name = base.span.text
+            promised = isinstance(root, nodes.Name) and root.id in self.module.bound_at and definition is None
+            if not promised or isinstance(base, nodes.Attribute):
+                models = (n for n, d in self.module.definitions.items() if isinstance(d.node, nodes.Model))
+                known = [*self.module.variants, *models]
+                message = f"`{name}` is neither a model nor a variant"
+                self.problems.add("E0201", message, base.span, help=suggest(name, known))
+            for item in self.module.file.items:  # one that leads back to itself, or far
+                if isinstance(item, nodes.Rescaled) and item.name.id == name:
+                    walker.edges[item] = base.span
 
     def _variant(self, node: nodes.Variant, walker: Walker) -> None:
         if node.name.id[0].isupper() or node.name.id in RESERVED:
             check_word(node.name, self.problems)
-        base, _ = signatures.variant_base(node, self.module)
-        model = signatures.model_of(node, self.module)
-        function = node.call.function
-        root = function.value if isinstance(function, nodes.Attribute) else function
-        if isinstance(root, nodes.Name) and root.id not in self.module.variants:
-            walker.used.add(root.id)
-        if base is None or (model is None and isinstance(base, Definition)):
-            name = function.span.text
-            promised = isinstance(root, nodes.Name) and root.id in self.module.bound_at and base is None
-            if not promised or isinstance(function, nodes.Attribute):
-                models = (n for n, d in self.module.definitions.items() if isinstance(d.node, nodes.Model))
-                known = [*self.module.variants, *models]
-                message = f"`{name}` is neither a model nor a variant"
-                self.problems.add("E0201", message, function.span, help=suggest(name, known))
-        else:
-            walker.edges[base if isinstance(base, nodes.Variant) else base.node] = function.span
+        self._based(node.call.function, walker)
+        model = model_of(node, self.module)
         signature = signatures.defined(model) if model is not None else None
         problems, _ = signatures.check(node.call, signature)
         self.problems += problems
@@ -366,11 +390,11 @@ class _File:
                 for name in (*item.names, item.alias):
                     if name is not None and self._is_bound_by(name) and name.id not in self.used:
                         self.problems.add("E0202", f"the import `{name.id}` is never used", name.span, help="delete it")
-        if not any(isinstance(item, nodes.Model) for item in self.module.file.items):
+        if not any(isinstance(item, nodes.Model | nodes.Rescaled) for item in self.module.file.items):
             return
         for word, definition in self.module.definitions.items():
             node = definition.node
-            if definition.module is self.module and word not in self.used and not isinstance(node, nodes.Model):
+            if definition.home is self.module and word not in self.used and not isinstance(node, nodes.Model):
                 help = "delete it, or move it into a file of its own that others import"
                 self.problems.add(
                     "E0202", f"the {type(node).__name__.lower()} `{word}` is never used", node.name.span, help=help

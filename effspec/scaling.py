@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from effspec import values
-from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
+from effspec.diagnostics import CALL, COMMAND_LINE, Diagnostic, EffspecError, Label, Span, listed, suggest
 from effspec.frames import Cell, Frame, Given, HookValue, ModelContext, Place, Scope
 from effspec.ir.graph import Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Instance, Layer, Taps, Tensor
+from effspec.modules import model_named, variant_named
 from effspec.ops.base import show
 from effspec.origins import Head
 from effspec.resolve import Definition, Module
+from effspec.rules import visible
+from effspec.signatures import Rule, rules_of
 from effspec.statements import Statements
 from effspec.syntax import nodes
 
@@ -103,32 +105,38 @@ class Models(Statements):
 
     def variant_arguments(self, name: str, module: Module) -> tuple[Definition, dict[str, Given]]:
         """The model behind a variant, and what the chain of variants gives it (the base first)."""
-        chain: list[nodes.Variant] = []
-        while name in module.variants:
-            variant = module.variants[name]
-            if variant in chain:
-                self.fail("E0206", f"variant {name} leads back to itself", variant.name.span)
-            chain.append(variant)
-            function = variant.call.function
-            if isinstance(function, nodes.Attribute) and isinstance(function.value, nodes.Name):
-                module = module.namespaces[function.value.id]
-                name = function.name.id
-            else:
-                assert isinstance(function, nodes.Name)
-                name = function.id
-        definition = module.definitions.get(name)
-        if definition is None or not isinstance(definition.node, nodes.Model):
-            where = chain[-1].call.function.span
-            self.fail("E0201", f"`{name}` is neither a model nor a variant", where, help=suggest(name, module.variants))
-        given: dict[str, Given] = {}
-        frame = self.file_frame(module)
+        chain: list[tuple[nodes.Variant, Module]] = []
+        step: tuple[nodes.Variant, Module] | None = (module.variants[name], module)
+        while step is not None:
+            if step in chain:
+                self.fail("E0206", f"variant {name} leads back to itself", step[0].name.span)
+            chain.append(step)
+            step = variant_named(step[0].call.function, step[1])
+        last, module = chain[-1]
+        definition = model_named(last.call.function, module)
+        if definition is None:
+            where = last.call.function.span
+            self.fail(
+                "E0201", f"`{where.text}` is neither a model nor a variant", where, help=suggest(name, module.variants)
+            )
+        given = self.inherited(definition)
         base = Layer({}, definition=definition)
-        for variant in reversed(chain):
-            bound = self._bind_arguments(replace(base, bound={}), variant.call, frame).bound
+        for variant, module in reversed(chain):
+            bound = self._bind_arguments(base, variant.call, self.file_frame(module)).bound
             for key, value in bound.items():
                 span = value.node.span if value.node is not None else variant.span
                 given[key] = Given(value, span, "variant", variant.name.id)
         return definition, given
+
+    def inherited(self, definition: Definition) -> dict[str, Given]:
+        """What the variant gives that a model under other rules is made of, if it is made of a variant."""
+        base = definition.base
+        if base is None:
+            return {}
+        if base.variant is None:
+            return self.inherited(base.model)
+        variant, module = base.variant
+        return self.variant_arguments(variant.name.id, module)[1]
 
     def model_header(
         self,
@@ -142,23 +150,20 @@ class Models(Statements):
         """Evaluate a model's parameters, those of its scaling first, and the scaling's `require`s."""
         node = definition.node
         assert isinstance(node, nodes.Model)
-        scaling = self.scaling_of(definition)
+        rules = rules_of(definition)
         cells: dict[str, Cell] = {}
         frame = Frame(definition.module, Scope(), instance, ModelContext(blocks), prefix=prefix, is_model=True)
-        self.heads[instance] = Head(cells, scaling.node if scaling is not None else None)  # type: ignore[arg-type]
+        self.heads[instance] = Head(cells, rules)
         self.running.append(instance)
         self.readers.append(None)
         try:
-            if scaling is not None:
-                assert isinstance(scaling.node, nodes.Scaling)
-                self._scaling_cells(scaling, node, definition, given, frame, cells)
+            frames = [self._rule_cells(rule, definition, given, frame, cells) for rule in rules]
             self._cells(node.parameters, frame, given, {}, cells, node.name.id)
             self._unknown_settings(given, cells, node, span)
             for cell in cells.values():
                 self.read(cell)
-            if scaling is not None:
-                hook_frame = frame.scope.find("")
-                for require in scaling.node.requires:  # type: ignore[union-attr]
+            for rule, hook_frame in zip(rules, frames, strict=True):
+                for require in rule.node.requires:
                     self.require(require, hook_frame)
         finally:
             self.readers.pop()
@@ -181,7 +186,6 @@ class Models(Statements):
         """Evaluate a model's parameters and run its body; `inputs` are None for the compiled model itself."""
         node = definition.node
         assert isinstance(node, nodes.Model)
-        scaling = self.scaling_of(definition)
         frame, cells = self.model_header(definition, given, instance, blocks, prefix, span)
         root = Cell("", node.span, None)
         self.readers.append(root)
@@ -193,49 +197,37 @@ class Models(Statements):
             self.readers.pop()
             self.running.pop()
         if inputs is None:
-            rule = scaling.node if scaling is not None else None
-            assert rule is None or isinstance(rule, nodes.Scaling)
-            self._check_effect(given, cells, root, node, rule)
+            self._check_effect(given, cells, root, node, [rule.node for rule in rules_of(definition)])
         return frame, cells
 
-    def _scaling_cells(
-        self,
-        scaling: Definition,
-        node: nodes.Model,
-        definition: Definition,
-        given: Mapping[str, Given],
-        frame: Frame,
-        cells: dict[str, Cell],
-    ) -> None:
-        """The parameters and hooks of `with S(...)`, visible to the model's."""
-        rule = scaling.node
-        assert isinstance(rule, nodes.Scaling) and node.scaling is not None
-        rule_frame = Frame(scaling.module, Scope(), frame.instance, frame.context)
+    def _rule_cells(
+        self, rule: Rule, model: Definition, given: Mapping[str, Given], frame: Frame, cells: dict[str, Cell]
+    ) -> Frame:
+        """The parameters and hooks of a model's rule, visible to the model; the frame of its hooks."""
+        node, name = rule.node, rule.node.name.id
+        rule_frame = Frame(rule.definition.module, Scope(), frame.instance, frame.context)
         defaults: dict[str, Given] = {}
-        if isinstance(node.scaling, nodes.Call):
-            file = self.file_frame(definition.module)
-            names = [parameter.name.id for parameter in rule.parameters]
-            for position, argument in enumerate(node.scaling.arguments):
-                word = argument.name.id if argument.name else (names[position] if position < len(names) else "")
-                if word not in names:
-                    self.fail(
-                        "E0301",
-                        f"unknown argument `{word}` of {rule.name.id}",
-                        argument.span,
-                        f"it takes {', '.join(names)} ({rule.span.place})",
-                        help=suggest(word, names),
-                    )
-                if word in defaults:
-                    self.fail("E0302", f"{word} is given twice", argument.span)
-                defaults[word] = Given(Bound(self.evaluate(argument.value, file), argument), argument.span, "with")
-        self._cells(rule.parameters, rule_frame, given, defaults, cells, rule.name.id, node.scaling)
-        for name, cell in cells.items():
-            frame.scope.names[name] = cell
-        for hook in rule.hooks:
-            value = HookValue(hook, rule_frame)
-            rule_frame.scope.names[hook.name.id] = value
-            frame.scope.names[hook.name.id] = value
-        frame.scope.names[""] = rule_frame
+        file, seen = self.file_frame(model.home), visible(model)
+        names = [parameter.name.id for parameter in node.parameters]
+        for position, argument in enumerate(rule.arguments):
+            word = argument.name.id if argument.name else (names[position] if position < len(names) else "")
+            if word not in names:
+                self.fail(
+                    "E0301",
+                    f"unknown argument `{word}` of {name}",
+                    argument.span,
+                    f"it takes {', '.join(names)} ({node.span.place})",
+                    help=suggest(word, names),
+                )
+            if word in defaults:
+                self.fail("E0302", f"{word} is given twice", argument.span)
+            defaults[word] = Given(Bound(self.evaluate(argument.value, file), argument), argument.span, "with")
+        self._cells(node.parameters, rule_frame, given, defaults, cells, name, rule.written)
+        for hook in node.hooks:
+            rule_frame.scope.names[hook.name.id] = HookValue(hook, rule_frame)
+        names_seen = rule.names if seen is None else rule.names.keys() & seen
+        frame.scope.names.update((name, rule_frame.scope.names[name]) for name in names_seen)
+        return rule_frame
 
     def _cells(
         self,
@@ -247,6 +239,7 @@ class Models(Statements):
         owner: str,
         rule: nodes.Expr | None = None,
     ) -> None:
+        absent = [p for p in parameters if p.default is None and p.name.id not in given and p.name.id not in defaults]
         for parameter in parameters:
             name = parameter.name.id
             if name in cells:
@@ -260,17 +253,17 @@ class Models(Statements):
             elif rule is not None:
                 self.fail(
                     "E0304",
-                    f"{owner} needs its parameter `{name}`",
+                    f"{owner} needs its {_parameters(absent)}",
                     rule.span,
-                    secondary=(Label(parameter.span, "it has no default"),),
-                    help=f"give it here: `with {owner}({_more(rule)}{name} = ...)`",
+                    secondary=tuple(Label(one.span, "it has no default") for one in absent),
+                    help=_required(owner, absent, rule),
                 )
             else:
                 self.fail(
                     "E0304",
-                    f"{owner} needs its parameter `{name}`",
+                    f"{owner} needs its {_parameters(absent)}",
                     parameter.span,
-                    help=f"give it: `--set {name}=...`, or choose a variant",
+                    help=f"give {'it' if len(absent) == 1 else 'them'}: `{_set(absent)}`, or choose a variant",
                 )
             cells[name] = cell
             frame.scope.names[name] = cell
@@ -342,7 +335,7 @@ class Models(Statements):
         cells: dict[str, Cell],
         root: Cell,
         node: nodes.Model,
-        rule: nodes.Scaling | None,
+        rules: Sequence[nodes.Scaling],
     ) -> None:
         """An argument from a variant or the command line that nothing evaluated reads is an error."""
         reached: set[int] = set()
@@ -357,14 +350,14 @@ class Models(Statements):
         for name, source in given.items():
             if id(cells[name]) in reached:
                 continue
-            blockers = [other for other in given if other != name and _mentions(node, rule, other, name, set())]
+            blockers = [other for other in given if other != name and _mentions(node, rules, other, name, set())]
             notes: tuple[str, ...] = ()
             who = "the request"
             if blockers:
                 origin = given[blockers[0]]
                 who = f"variant {origin.name}" if origin.name else who
                 where = f" ({origin.span.place})" if origin.origin == "variant" else ""
-                notes = (f"{who}{where} gives {_listed(blockers)}, so nothing is left that reads {name}",)
+                notes = (f"{who}{where} gives {listed(blockers)}, so nothing is left that reads {name}",)
             problems.append(
                 Diagnostic(
                     "E0612",
@@ -378,33 +371,41 @@ class Models(Statements):
             raise EffspecError(tuple(problems))
 
 
-def _more(rule: nodes.Expr) -> str:
-    return "..., " if isinstance(rule, nodes.Call) and rule.arguments else ""
+def _parameters(absent: Sequence[nodes.Parameter]) -> str:
+    return f"parameter{'s' * (len(absent) > 1)} {listed([f'`{one.name.id}`' for one in absent])}"
+
+
+def _set(absent: Sequence[nodes.Parameter]) -> str:
+    return " ".join(f"--set {one.name.id}=..." for one in absent)
+
+
+def _required(owner: str, absent: Sequence[nodes.Parameter], rule: nodes.Expr) -> str:
+    """How to give a rule the parameters that it needs: where it is stated, in a file or in a request."""
+    more = "..., " if isinstance(rule, nodes.Call) and rule.arguments else ""
+    call = f"{owner}({more}{', '.join(f'{one.name.id} = ...' for one in absent)})"
+    it = "it" if len(absent) == 1 else "them"
+    if rule.span.source.name not in (COMMAND_LINE, CALL):
+        return f"give {it} here: `with {call}`"
+    return f"give {it}: `{_set(absent)}`, or `{call}`"
 
 
 def _either(name: str, who: str, blockers: list[str]) -> str:
     """What to drop where `who` gives what `name` would decide."""
     if who == "the request":
-        return f"drop {_listed(blockers)}, or drop {name}"
-    return f"drop {who} to have {_listed(blockers)} computed from {name}, or drop {name} to keep {who} as it is"
+        return f"drop {listed(blockers)}, or drop {name}"
+    return f"drop {who} to have {listed(blockers)} computed from {name}, or drop {name} to keep {who} as it is"
 
 
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
-
-
-def _mentions(node: nodes.Model, rule: nodes.Scaling | None, parameter: str, name: str, seen: set[str]) -> bool:
+def _mentions(node: nodes.Model, rules: Sequence[nodes.Scaling], parameter: str, name: str, seen: set[str]) -> bool:
     """Whether the default of `parameter` would, directly or through hooks and other defaults, read `name`."""
     if parameter in seen:
         return False
     seen.add(parameter)
-    texts: list[nodes.Node] = []
-    every = node.parameters + (rule.parameters if rule is not None else ())
-    texts += [p.default for p in every if p.name.id == parameter and p.default is not None]
-    if rule is not None:
-        texts += [hook.result for hook in rule.hooks if hook.name.id == parameter]
+    every = [*node.parameters, *(parameter for rule in rules for parameter in rule.parameters)]
+    texts: list[nodes.Node] = [p.default for p in every if p.name.id == parameter and p.default is not None]
+    texts += [hook.result for rule in rules for hook in rule.hooks if hook.name.id == parameter]
     words = [part.id for text in texts for part in nodes.descend(text) if isinstance(part, nodes.Name)]
-    return name in words or any(_mentions(node, rule, word, name, seen) for word in words)
+    return name in words or any(_mentions(node, rules, word, name, seen) for word in words)
 
 
 def _counted_alone(model: nodes.Model) -> list[nodes.Scaled] | None:

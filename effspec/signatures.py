@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from effspec.diagnostics import Diagnostic, Label, Span, suggest
-from effspec.modules import Definition, Module
+from effspec.modules import Definition, named
 from effspec.names import OPERATORS
 from effspec.ops import OPS
 from effspec.ops.base import REQUIRED
@@ -91,44 +91,49 @@ def defined(definition: Definition) -> Signature | None:
         return None
     kind: Kind = {nodes.Fn: "fn", nodes.Block: "block", nodes.Scaling: "scaling", nodes.Model: "model"}[type(node)]  # type: ignore[assignment]
     parameters = node.parameters
-    if isinstance(node, nodes.Model) and (rule := scaling_of(node, definition.module)) is not None:
-        parameters += rule.parameters
+    if isinstance(node, nodes.Model):
+        parameters += tuple(parameter for rule in rules_of(definition) for parameter in rule.node.parameters)
     return declared(kind, node.name.id, parameters, node.span.place)
 
 
-def scaling_of(model: nodes.Model, module: Module) -> nodes.Scaling | None:
-    """The rule of a model's `with`; None where there is none, or where it names none."""
-    expression = model.scaling.function if isinstance(model.scaling, nodes.Call) else model.scaling
-    found: Definition | None = None
-    match expression:
-        case nodes.Name(id=name):
-            found = module.definitions.get(name)
-        case nodes.Attribute(value=nodes.Name(id=space), name=identifier) if space in module.namespaces:
-            found = module.namespaces[space].own(identifier.id)
-    return found.node if found is not None and isinstance(found.node, nodes.Scaling) else None
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A scaling rule of a model: what is written after `with`, and what that names."""
+
+    written: nodes.Expr
+    definition: Definition
+
+    @property
+    def node(self) -> nodes.Scaling:
+        assert isinstance(self.definition.node, nodes.Scaling)
+        return self.definition.node
+
+    @property
+    def arguments(self) -> tuple[nodes.Argument, ...]:
+        """What `with` gives to it."""
+        return self.written.arguments if isinstance(self.written, nodes.Call) else ()
+
+    @property
+    def names(self) -> dict[str, nodes.Identifier]:
+        """Its parameters and hooks, where they are declared."""
+        return {declared.name.id: declared.name for declared in (*self.node.parameters, *self.node.hooks)}
+
+    def is_hook(self, name: str) -> bool:
+        """Whether a name is that of a hook."""
+        return any(hook.name.id == name for hook in self.node.hooks)
 
 
-def variant_base(variant: nodes.Variant, module: Module) -> tuple[Definition | nodes.Variant | None, Module]:
-    """What a variant calls, a model or another variant, and the file of it."""
-    match variant.call.function:
-        case nodes.Name(id=name):
-            return module.variants.get(name) or module.definitions.get(name), module
-        case nodes.Attribute(value=nodes.Name(id=space), name=identifier) if space in module.namespaces:
-            other = module.namespaces[space]
-            return other.variants.get(identifier.id) or other.own(identifier.id), other
-    return None, module
+def rules_of(definition: Definition) -> tuple[Rule, ...]:
+    """The rules of a model; what names no rule is left out."""
+    node = definition.node
+    assert isinstance(node, nodes.Model)
+    found = ((written, named(rule_name(written), definition.home)) for written in node.rules)
+    return tuple(Rule(w, rule) for w, rule in found if rule is not None and isinstance(rule.node, nodes.Scaling))
 
 
-def model_of(variant: nodes.Variant, module: Module) -> Definition | None:
-    """The model at the end of a chain of variants; None where the chain is broken or leads back."""
-    seen: set[nodes.Variant] = set()
-    base: Definition | nodes.Variant | None = variant
-    while isinstance(base, nodes.Variant):
-        if base in seen:
-            return None
-        seen.add(base)
-        base, module = variant_base(base, module)
-    return base if base is not None and isinstance(base.node, nodes.Model) else None
+def rule_name(written: nodes.Expr) -> nodes.Expr:
+    """What a rule after `with` is called: without its arguments."""
+    return written.function if isinstance(written, nodes.Call) else written
 
 
 def check(call: nodes.Call, signature: Signature | None) -> tuple[list[Diagnostic], Signature | None]:

@@ -105,14 +105,8 @@ class Statements(Applier):
 
     def _scaled(self, scaled: nodes.Scaled, hook: str, value: Any, frame: Frame) -> Any:
         """A number after the model's hook of that name, unless it is `fixed`."""
-        function = frame.scope.find(hook) if frame.is_model else None
+        function = frame.scope.find(hook) if frame.is_model and not scaled.fixed else None
         if not isinstance(function, HookValue):
-            if scaled.fixed:
-                self.fail(
-                    "E0215", "`fixed` keeps a number from the scaling, but there is none", scaled.span, help="delete it"
-                )
-            return value
-        if scaled.fixed:
             return value
         if not values.is_number(value):
             self.fail("E0503", f"`{hook}` scales numbers, found {self.describe(value)}", scaled.value.span)

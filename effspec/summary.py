@@ -62,6 +62,7 @@ class Point(_Part):
     spec: str
     model: str
     variant: str | None
+    scaling: list[str] = Field(description="the scaling rules, the model's own or those in their place")
     settings: dict[str, Any]
     with_preprocessing: bool = Field(description="whether the input is a picture with values from 0 to 255")
     preparation: dict[str, dict[str, Any]] = Field(description="how a picture becomes each input")
@@ -509,6 +510,7 @@ def _point(made: Compiled) -> Point:
         spec=made.module.name,
         model=made.name,
         variant=made.variant,
+        scaling=list(made.rules),
         settings={setting.name: values[setting.name] for setting in made.request.settings},
         with_preprocessing=made.with_preprocessing,
         preparation={

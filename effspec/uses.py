@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from effspec.diagnostics import Diagnostic, Label, Span
 from effspec.syntax import nodes
@@ -47,7 +48,11 @@ def _name(item: nodes.Item) -> nodes.Identifier:
 
 
 def _cycle(items: list[nodes.Item], span: Span) -> Diagnostic:
-    names = [_name(item).id for item in items]
+    names = [_name(items[0]).id]
+    for before, item in pairwise(items):
+        name = _name(item).id
+        if item is before or name != names[-1]:  # a model under other rules is two items of one name
+            names.append(name)
     shown = names if len(names) <= 12 else [*names[:6], "...", *names[-5:]]
     message = f"{names[0]} uses itself: {' -> '.join(shown)}"
     return Diagnostic(

@@ -820,6 +820,8 @@ def test_completion_answers(here: Path) -> None:
     assert answers("weights", "convert", "x.pth", "--spec", "my.eff", "--variant", "go") == {"good"}
     assert answers("compile", "my.eff", "--set", "") == {"classes=", "width="}
     assert answers("compile", "my.eff", "--model", "") == {"Mine"}
+    assert answers("compile", "my.eff", "--scaling", "Co") == {"Compound", "Co"}
+    assert answers("compile", "my.eff", "--scaling", "LinearDepth", "--set", "") == {"classes=", "width=", "n="}
     assert answers("compile", "my.eff", "--fold", "l") == {"linear"}
     assert answers("compile", "my.eff", "--target", "torch", "--fold", "l") == set()
     assert answers("compile", "my.eff", "--dtype", "") == {"float32", "float64"}
@@ -835,6 +837,67 @@ def test_help_fits(effspec_: Any) -> None:
     for words in ((), ("compile",), ("check",), ("show",), ("weights", "convert"), ("weights", "diff")):
         done = effspec_(*words, "--help")
         assert done.status == 0 and all(len(line) <= 100 for line in done.out.splitlines())
+
+
+# Other scaling rules --------------------------------------------------------------------------------------------------
+
+HALF = ("--scaling", "Compound", "--set", "alpha=1.2", "--set", "beta=1.1", "--set", "gamma=1.15", "--phi", "-2")
+
+
+def test_a_model_under_another_rule(effspec_: Any) -> None:
+    done = effspec_("compile", "mobilenet_v1", *HALF)
+    assert done.status == 0
+    assert done.err.startswith("MobileNetV1 with Compound  phi -2, alpha 1.2, beta 1.1, gamma 1.15: depth x0.69444, ")
+    [name] = listed()
+    assert name.startswith("mobilenetv1_compound_")
+    assert "\nScaled by Compound, in place of the model's own rule.\n" in Path(name).read_text()
+    coefficients = {"alpha": 1.2, "beta": 1.1, "gamma": 1.15}
+    net = effspec.compile("mobilenet_v1", phi=-2, set=coefficients, scaling="Compound")
+    assert net.rules == ("Compound",) and net.scaling == "Compound"
+    own = effspec.compile("mobilenet_v1")
+    assert own.rules == ("Multiplier",) and own.scaling == ""
+    assert net.hash != own.hash and net.input_shape == (3, 168, 168)
+    together = effspec.compile("mobilenet_v1", phi=-2, scaling="Compound(alpha = 1.2, beta = 1.1, gamma = 1.15)")
+    assert together.hash == net.hash
+    assert together.title == "MobileNetV1 with Compound(alpha = 1.2, beta = 1.1, gamma = 1.15), phi = -2"
+
+
+def test_a_rule_of_a_file(effspec_: Any) -> None:
+    Path("rules.eff").write_text(
+        "effspec 1\nscaling Deep(n = 1) { repeats(d) = d * n }\nscaling Wide(w = 1) { channels(c) = c * w }\n"
+    )
+    Path("one.eff").write_text("effspec 1\nscaling Deeper(n = 1) { repeats(d) = d * n }\n")
+    Path("net.eff").write_text("effspec 1\nmodel Net() on image: [3, 8, 8] { conv(k = 3) -> 8 x 2 }\n")
+    for rule in ("one.eff", "one.eff:Deeper(n = 1)", "rules.eff:Deep"):
+        done = effspec_("show", "net.eff", "--scaling", rule, "--set", "n=3", "--json")
+        assert done.status == 0, done.err
+        point = json.loads(done.out)["point"]
+        assert (point["depth"], point["settings"]) == (6, {"n": 3})
+        assert point["scaling"] == [rule.partition(":")[2].partition("(")[0] or "Deeper"]
+    both = effspec_(
+        "show", "net.eff", "--scaling", "rules.eff:Deep(n = 2)", "--scaling", "rules.eff:Wide", "--set", "w=2"
+    )
+    assert both.out.startswith("Net with Deep(n = 2), Wide w = 2")
+    net = effspec.compile("net.eff", scaling=["rules.eff:Deep(n = 2)", "rules.eff:Wide(w = 2)"])
+    assert net.cost.depth == 4 and net.params == (3 * 16 * 9 + 16) + 3 * (16 * 16 * 9 + 16)
+    assert effspec_("show", "net.eff", "--scaling", "rules.eff").err == (
+        "error[E0601]: rules.eff has 2 scaling rules: Deep, Wide\n"
+        " --> command line:1:32\n"
+        "  |\n"
+        "1 | effspec show net.eff --scaling rules.eff\n"
+        "  |                                ^^^^^^^^^\n"
+        "  = help: choose one: rules.eff:Deep\n"
+    )
+
+
+def test_what_an_onnx_file_says_of_its_rule(effspec_: Any) -> None:
+    import onnx
+
+    words = ("--target", "onnx", "-o", "net.onnx", "--set", "width=0.25", "--set", "size=32")
+    assert effspec_("compile", "mobilenet_v2", "--scaling", "NearestMultiplier(depth = 0.5)", *words).status == 0
+    facts = {entry.key: entry.value for entry in onnx.load("net.onnx").metadata_props}
+    assert facts["effspec.scaling"] == "NearestMultiplier(depth = 0.5)"
+    assert facts["effspec.scale"] == "width = 0.25, size = 32"
 
 
 # Python ---------------------------------------------------------------------------------------------------------------

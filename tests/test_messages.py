@@ -127,6 +127,85 @@ def test_a_scaling_that_is_not_complete(capfd: pytest.CaptureFixture[str]) -> No
     )
 
 
+NET = "scaling Stages(w = 8) { stages() = [w, w] }\nmodel Net() with Stages on image: [3, 8, 8] { conv(stages()[0]) }\n"
+NET += "variant wide = Net(w = 9)\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (
+            ("--scaling", "LinearDepht"),
+            "error[E0601]: there is no scaling rule `LinearDepht`\n"
+            " --> command line:1:30\n"
+            "  |\n"
+            "1 | effspec show m.eff --scaling LinearDepht\n"
+            "  |                              ^^^^^^^^^^^\n"
+            "  = known by name: Stages, Compound, FastCompound, Multiplier, NearestMultiplier, CappedMultiplier, "
+            "Table, LinearDepth, QuantisedLinear\n"
+            "  = help: did you mean `LinearDepth`?\n",
+        ),
+        (
+            ("--scaling", "Multiplier(widht=2)"),
+            "error[E0301]: unknown argument `widht` of Multiplier\n"
+            " --> command line:1:41\n"
+            "  |\n"
+            "1 | effspec show m.eff --scaling Multiplier(widht=2)\n"
+            "  |                                         ^^^^^ Multiplier takes width, depth, divisor, shrink, least "
+            "(specs/std/scaling.eff:43)\n"
+            "  = help: did you mean `width`?\n",
+        ),
+        (
+            ("--scaling", "Compound(gamma=1)"),
+            "error[E0613]: Net needs `stages` of its own rule Stages, which Compound lacks\n"
+            " --> command line:1:30\n"
+            "  |\n"
+            "1 | effspec show m.eff --scaling Compound(gamma=1)\n"
+            "  |                              ^^^^^^^^^^^^^^^^^\n"
+            " ::: m.eff:3:52\n"
+            "  |\n"
+            "3 | model Net() with Stages on image: [3, 8, 8] { conv(stages()[0]) }\n"
+            "  |                                                    ------ needed here\n"
+            "  = help: state both: `--scaling Stages --scaling 'Compound(gamma=1)'`\n",
+        ),
+        (
+            ("--scaling", "Stages", "--scaling", "Compound(gamma=1)"),
+            "error[E0304]: Compound needs its parameters `alpha` and `beta`\n"
+            "  --> command line:1:47\n"
+            "   |\n"
+            " 1 | effspec show m.eff --scaling Stages --scaling Compound(gamma=1)\n"
+            "   |                                               ^^^^^^^^^^^^^^^^^\n"
+            "  ::: specs/std/scaling.eff:12:14\n"
+            "   |\n"
+            "12 |     phi = 0, alpha, beta, gamma, divisor = 8, shrink = 0.9, step = 8,\n"
+            "   |              ----- it has no default\n"
+            "   |                     ---- it has no default\n"
+            "   = help: give them: `--set alpha=... --set beta=...`, or `Compound(..., alpha = ..., beta = ...)`\n",
+        ),
+    ],
+)
+def test_rules_that_are_asked_for(capfd: pytest.CaptureFixture[str], words: tuple[str, ...], shown: str) -> None:
+    assert said(capfd, NET, "show", "m.eff", *words) == shown
+
+
+def test_a_variant_of_a_rule_that_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ("show", "b0", "--variant", "b2", "--scaling", "FastCompound")
+    assert said(capfd, NET, *words) == (
+        "error[E0614]: variant b2 gives width and depth to Compound, a rule that is replaced here\n"
+        "  --> command line:1:40\n"
+        "   |\n"
+        " 1 | effspec show b0 --variant b2 --scaling FastCompound\n"
+        "   |                                        ^^^^^^^^^^^^\n"
+        "  ::: specs/b0.eff:43:27\n"
+        "   |\n"
+        "43 | variant b2 = EfficientNet(width = 1.1, depth = 1.2, size = 260, drop_rate = 0.3)\n"
+        "   |                           ----------- given here\n"
+        "   = help: begin with another variant, or with EfficientNet, which it calls\n"
+    )
+    with pytest.raises(EffspecError, match="state both: `scaling=\\['Stages', 'Multiplier'\\]`"):
+        effspec.compile("m.eff", scaling="Multiplier")
+
+
 GREY = "model M(grey = false, size = 8) on image: [1 if grey else 3, size, size] { relu() }\nvariant m = M()\n"
 
 

@@ -10,11 +10,17 @@ import pytest
 import torch
 
 import effspec
+from effspec import library
+from effspec.pipeline import Compiled
+from effspec.resolve import load
+from effspec.signatures import rules_of
+from effspec.summary import models_of
 from tests.parity import count, meta_peer
 
 FACTS = Path(__file__).parent / "facts"
 ROWS = list(csv.DictReader((FACTS / "efficientnet.csv").open()))
 PYCLS = list(csv.DictReader((FACTS / "pycls.csv").open()))
+SCALED = list(csv.DictReader((FACTS / "pycls_scaled.csv").open()))
 PAPER = list(csv.DictReader((FACTS / "efficientnet_paper.csv").open()))
 # How far each paper's (or README's) own count of multiply-adds lies from its code.
 SLACK = {"b0": 0.05, "efficientnet_lite": 0.06, "efficientnet_v2": 0.01}
@@ -48,14 +54,65 @@ def test_counts_round_to_the_papers(row: dict[str, str]) -> None:
     assert compiled.macs / 1e9 == pytest.approx(float(row["macs_billions"]), rel=SLACK[row["spec"]])
 
 
-@pytest.mark.parametrize("row", PYCLS, ids=name)
-def test_counts_equal_pycls(row: dict[str, str]) -> None:
-    """Its flops are our multiply-adds and one for each element of a result that a bias is added to."""
-    compiled = effspec.compile(row["spec"], variant=row["variant"])
+def pycls_counts(compiled: Compiled) -> tuple[int, int, int]:
+    """Parameters, flops and activations: flops are multiply-adds and one for each element that a bias is added to."""
     products = [node for node in compiled.graph if node.op in ("conv", "linear")]
     biased = sum(node.types[0].numel for node in products if "bias" in node.parameters)
-    assert (compiled.params, compiled.macs + biased) == (int(row["params"]), int(row["flops"]))
-    assert compiled.cost.acts == int(row["acts"])
+    return compiled.params, compiled.macs + biased, compiled.cost.acts
+
+
+@pytest.mark.parametrize("row", PYCLS, ids=name)
+def test_counts_equal_pycls(row: dict[str, str]) -> None:
+    compiled = effspec.compile(row["spec"], variant=row["variant"])
+    assert pycls_counts(compiled) == (int(row["params"]), int(row["flops"]), int(row["acts"]))
+
+
+@pytest.mark.parametrize("row", SCALED, ids=lambda row: f"{row['spec']}-{row['variant']}-{row['type']}-{row['factor']}")
+def test_fast_compound_scaling_equals_pycls(row: dict[str, str]) -> None:
+    """RegNets keep the rule of their widths, and are scaled by another one."""
+    rules = [rule.replace(";", ", ") for rule in row["scaling"].split()]
+    compiled = effspec.compile(row["spec"], variant=row["variant"], scaling=rules)
+    assert compiled.input_shape == (3, int(row["size"]), int(row["size"]))
+    assert pycls_counts(compiled) == (int(row["params"]), int(row["flops"]), int(row["acts"]))
+
+
+# Rules that change nothing: factors of 1, and no rounding.
+SAME = "Compound(alpha = 1.2, beta = 1.1, gamma = 1.15, divisor = 1, step = 1)"
+# Modules whose widths are a table of their own, which no rule reaches.
+LISTED = ("GoogLeNet", "InceptionV3")
+TWICE = "Compound(alpha = 2, beta = 2, gamma = 2, phi = 1, step = 1)"
+
+
+def scalable() -> list[tuple[str, str]]:
+    """Every model of the shipped specs that its own rules leave complete."""
+    found = []
+    for spec in library.shipped():
+        module = load(spec)
+        for model in models_of(module):
+            definition = module.definitions[model]
+            rules = rules_of(definition)
+            open_ = [parameter for parameter in definition.node.parameters if parameter.default is None]
+            open_ += [
+                parameter
+                for rule in rules
+                for parameter in rule.node.parameters
+                if parameter.default is None and parameter.name.id not in [a.name.id for a in rule.arguments if a.name]
+            ]
+            found += [(spec, model)] if not open_ and definition.base is None else []
+    return found
+
+
+@pytest.mark.parametrize(("spec", "model"), scalable())
+def test_every_model_scales(spec: str, model: str) -> None:
+    """Under a rule of factors 1 a model is what it was; twice as deep, wide and large it is as its text can be."""
+    own = effspec.compile(spec, model=model)
+    same, twice = (effspec.compile(spec, model=model, scaling=rule) for rule in (SAME, TWICE))
+    assert same.hash == own.hash
+    assert twice.input_shape[1:] == tuple(2 * side for side in own.input_shape[1:])
+    if own.elaborated.blocks:  # AlexNet and its like repeat nothing
+        assert twice.cost.depth > 1.5 * own.cost.depth
+    if model not in LISTED:
+        assert twice.params > 1.7 * own.params
 
 
 # Points that nobody published, against timm's generator built here, at odd sizes too.

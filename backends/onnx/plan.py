@@ -156,6 +156,7 @@ def _metadata(unit: Unit) -> dict[str, str]:
         "effspec.model": unit.name,
         "effspec.variant": unit.variant or "",
         "effspec.scale": unit.scale,
+        "effspec.scaling": unit.scaling,
         "effspec.params": str(unit.params or ""),
         "effspec.macs": str(unit.macs or ""),
         "effspec.hash": unit.hashes.get("function", ""),

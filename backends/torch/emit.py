@@ -104,7 +104,9 @@ def _prepared(unit: Unit) -> list[str]:
 
 
 def _fact(unit: Unit) -> str:
-    return f"Compiled by effspec from {unit.spec}, function {unit.hashes.get('function', '')[:12]}; {PLACEHOLDER}."
+    fact = f"Compiled by effspec from {unit.spec}, function {unit.hashes.get('function', '')[:12]}; {PLACEHOLDER}."
+    rule = textwrap.fill(f"Scaled by {unit.scaling}, in place of the model's own rule.", WIDTH) if unit.scaling else ""
+    return f"{rule}\n{fact}".lstrip()
 
 
 def _imports(parts: list[str]) -> list[str]:

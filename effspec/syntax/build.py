@@ -115,6 +115,9 @@ class Builder:
     def names(self, tree: _Tree) -> tuple[nodes.Identifier, ...]:
         return self.all(tree.children)
 
+    def rules(self, tree: _Tree) -> tuple[nodes.Expr, ...]:
+        return self.all(tree.children)
+
     def block(self, tree: _Tree) -> nodes.Block:
         name, parameters, on, body = tree.children
         return nodes.Block(self.span(tree), self(name), self(parameters), self.maybe(on) or (), self(body))
@@ -138,10 +141,24 @@ class Builder:
         return nodes.Hook(self.span(tree), *self.all(tree.children))
 
     def model(self, tree: _Tree) -> nodes.Model:
-        name, parameters, scaling, *inputs, body = tree.children
+        name, parameters, rules, *inputs, body = tree.children
         return nodes.Model(
-            self.span(tree), self(name), self(parameters), self.maybe(scaling), self.all(inputs), self(body)
+            self.span(tree), self(name), self(parameters), self.maybe(rules) or (), self.all(inputs), self(body)
         )
+
+    def rescaled(self, tree: _Tree) -> nodes.Rescaled:
+        name, base, rules = self.all(tree.children)
+        if not isinstance(base, nodes.Name | nodes.Attribute):
+            called = isinstance(base, nodes.Call)
+            raise fail(
+                "E0107",
+                "a model or variant is named here, and not called" if called else "this names no model and no variant",
+                base.span,
+                help=f"write `model {name.id} = {base.function.span.text} with ...`; variants of it give arguments"
+                if called
+                else "for example `model Mine = resnet.ResNet with Compound(...)`",
+            )
+        return nodes.Rescaled(self.span(tree), name, base, rules)
 
     def model_input(self, tree: _Tree) -> nodes.ModelInput:
         return nodes.ModelInput(self.span(tree), *self.all(tree.children))

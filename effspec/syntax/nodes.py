@@ -340,11 +340,21 @@ class ModelInput(Node):
 
 
 class Model(Node):
+    """`rules` are the scaling rules after `with`."""
+
     name: Identifier
     parameters: tuple[Parameter, ...]
-    scaling: Expr | None
+    rules: tuple[Expr, ...]
     inputs: tuple[ModelInput, ...]
     body: Body
+
+
+class Rescaled(Node):
+    """`model name = base with rules`: a model or variant under other scaling rules than its own."""
+
+    name: Identifier
+    base: Name | Attribute
+    rules: tuple[Expr, ...]
 
 
 class Variant(Node):
@@ -357,7 +367,7 @@ class Expect(Node):
     checks: tuple[Expr, ...]
 
 
-Item: TypeAlias = Import | Constant | Fn | Block | Scaling | Model | Variant | Expect
+Item: TypeAlias = Import | Constant | Fn | Block | Scaling | Model | Rescaled | Variant | Expect
 
 
 class File(Node):

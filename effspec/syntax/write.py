@@ -31,6 +31,7 @@ def write(node: nodes.Node) -> str:
             | nodes.Block()
             | nodes.Scaling()
             | nodes.Model()
+            | nodes.Rescaled()
             | nodes.Variant()
             | nodes.Expect()
         ):
@@ -233,6 +234,11 @@ def _parameters(parameters: Iterable[nodes.Parameter]) -> str:
     )
 
 
+def rules(written: Iterable[nodes.Expr]) -> str:
+    """What stands after `with`."""
+    return ", ".join(_at(rule, POSTFIX) for rule in written)
+
+
 def _item(node: nodes.Item) -> str:
     match node:
         case nodes.Import(alias=None):
@@ -256,9 +262,11 @@ def _item(node: nodes.Item) -> str:
             lines = [*doc, *map(_statement, node.requires), *hooks]
             return f"scaling {node.name.id}({_parameters(node.parameters)}) {_braces(lines)}"
         case nodes.Model():
-            rule = f" with {_at(node.scaling, POSTFIX)}" if node.scaling else ""
+            rule = f" with {rules(node.rules)}" if node.rules else ""
             inputs = ", ".join(f"{declared.name.id}: {_at(declared.shape, TERNARY)}" for declared in node.inputs)
             return f"model {node.name.id}({_parameters(node.parameters)}){rule} on {inputs} {_body(node.body)}"
+        case nodes.Rescaled():
+            return f"model {node.name.id} = {_at(node.base, POSTFIX)} with {rules(node.rules)}"
         case nodes.Variant():
             return f"variant {node.name.id} = {_at(node.call, POSTFIX)}"
         case nodes.Expect():
