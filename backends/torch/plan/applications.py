@@ -31,7 +31,11 @@ def kind_of(application: Application) -> Kind:
 
 def owns_parameters(application: Application) -> bool:
     """Whether the module of an application has a place in the state dict."""
-    return application.child is not None or op_of(application) in NEED_CHANNELS
+    child = application.child
+    if child is None:
+        return op_of(application) in NEED_CHANNELS
+    own = any(isinstance(part, nodes.Param) for part in nodes.descend(child.node))
+    return own or any(map(owns_parameters, child.applied.values()))
 
 
 def is_activation(application: Application) -> bool:

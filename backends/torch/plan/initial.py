@@ -42,6 +42,7 @@ def initialise(graph: Graph) -> list[ast.stmt]:
                 kind = _kind(node, parameter)
                 owners.setdefault(kind, []).append((_law(parameter.init, kind, grouped), parameter))
     special: dict[Law, list[str]] = {}
+    alone: list[ast.stmt] = []
     branches: dict[str, tuple[list[str], list[ast.stmt]]] = {}
     for kind, module in (_MODULES | _NORMS).items():
         if kind in owners:
@@ -50,8 +51,17 @@ def initialise(graph: Graph) -> list[ast.stmt]:
                 body = _statements(common, kind)
                 modules, _ = branches.setdefault("".join(map(build.dump, body)), ([], body))
                 modules.append(module)
+            rare: dict[Law, list[Parameter]] = {}
             for law, parameter in owners[kind]:
                 if law != common:
+                    rare.setdefault(law, []).append(parameter)
+            for law, parameters in rare.items():
+                owner = parameters[0].path.removesuffix(".weight")
+                if len(parameters) == 1 and all(word.isidentifier() for word in owner.split(".")):
+                    # Its size may be an argument, as the classifier's.
+                    alone += [build.substitute(s, {"module": parse(f"self.{owner}")}) for s in _statements(law, kind)]
+                    continue
+                for parameter in parameters:
                     special.setdefault(_on_its_own(law, parameter), []).append(parameter.path)
     for law, parameter in owners.get("other", []):
         if law.kind != "constant" or (law.numbers["value"] != 1 and _is_scale(graph, parameter)):
@@ -61,7 +71,7 @@ def initialise(graph: Graph) -> list[ast.stmt]:
         body = _by_module(list(branches.values()), [_MODULES[op] for op in _MODULES if _is_biased(op, graph)])
         loop.append(ast.For(build.store(name("module")), parse("self.modules()"), body, [], lineno=0))
     known = [parameter.path for parameter in graph.parameters()]
-    return loop + [_one_by_one(law, paths, known) for law, paths in special.items()]
+    return loop + alone + [_one_by_one(law, paths, known) for law, paths in special.items()]
 
 
 def _kind(node: Node, parameter: Parameter) -> str:

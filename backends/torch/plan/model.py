@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 from effspec.backends.torch import build
 from effspec.backends.torch.build import call, name
@@ -14,7 +15,7 @@ from effspec.backends.torch.plan.scope import Scope
 from effspec.backends.torch.plan.stage import Sequence, settle
 from effspec.backends.torch.plan.statements import Translation
 
-from effspec.layers import Application
+from effspec.layers import Application, Instance
 from effspec.syntax import nodes
 
 
@@ -25,6 +26,13 @@ class ModelTranslation(Translation):
         super().__init__(scope, planner)
         self.sequences: list[Sequence] = []
         self.drawn: dict[nodes.DefaultEntry, str] = {}
+
+    def snapshot(self) -> dict[str, Any]:
+        return {**super().snapshot(), "sequences": list(self.sequences), "drawn": dict(self.drawn)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.sequences, self.drawn = state["sequences"], state["drawn"]
 
     def input_channels(self) -> Channels:
         first = channels_of(self.node.inputs[0]) if isinstance(self.node, nodes.Model) else None
@@ -39,14 +47,16 @@ class ModelTranslation(Translation):
         if self.scope.literal or not any(_is_at(part) and part.name.id == "block" for part in _attributes(entry)):
             return None
         order = self._block_order()
-        if not self._draws_in_order(entry, order):
+        drawing = self._drawing(entry, order)
+        if drawing is None:
             blocks = {order.get(id(application.child)) for application in entries.values()}
             block = blocks.pop() if len(blocks) == 1 else None
             if block is None:
                 raise Untranslatable("blocks that draw different rates")
             return build.substitute(self._formula(entry.value), {"i": ast.Constant(block)})
         if entry not in self.drawn:
-            turns = ast.comprehension(build.store(name("i")), call("range", ast.Constant(len(order))), [], 0)
+            places = call("range", *[ast.Constant(place) for place in drawing])
+            turns = ast.comprehension(build.store(name("i")), places, [], 0)
             word = argument.name + "s"
             rates = build.assign(word, ast.GeneratorExp(self._formula(entry.value), [turns]))
             self.scope.init.append(build.commented(rates, "stochastic depth, linear in the index of the block"))
@@ -65,13 +75,22 @@ class ModelTranslation(Translation):
         repeated = [child for child in self.instances[0].children if id(child) in blocks]
         return {id(child): place for place, child in enumerate(repeated)}
 
-    def _draws_in_order(self, entry: nodes.DefaultEntry, order: dict[int, int]) -> bool:
-        """Whether each block draws once, and `__init__` makes them in the order of `at.block`."""
-        made = self._made()
-        if [order.get(id(application.child)) for application in made] != list(range(len(made))):
-            return False
-        children = [application.child for application in made]
-        return all(c is not None and sum(b.node is entry for b in c.arguments.values()) == 1 for c in children)
+    def _drawing(self, entry: nodes.DefaultEntry, order: dict[int, int]) -> tuple[int, ...] | None:
+        """The arguments of `range` for the blocks that draw: one row of `at.block`, in which `__init__` makes them."""
+        children = [application.child for application in self._made()]
+        if [order.get(id(child)) for child in children] != list(range(len(children))):
+            return None
+        counts = [0 if child is None else self._draws(child, entry) for child in children]
+        places = [place for place, count in enumerate(counts) if count]
+        first, stop = places[0], places[-1] + 1
+        if counts[first:stop] != [1] * len(places):
+            return None
+        return (first, stop) if first else (stop,)
+
+    def _draws(self, block: Instance, entry: nodes.DefaultEntry) -> int:
+        """How many arguments of a block's class the default gives; what no code of the block reads is none of them."""
+        words = {argument.key for argument in self.planner.class_of(block).arguments}
+        return sum(bound.node is entry for word, bound in block.arguments.items() if word in words)
 
     def _formula(self, node: nodes.Expr) -> ast.expr:
         """A default's expression with `i` for `at.block`."""

@@ -209,6 +209,8 @@ class Scope(Arguments):
             return right
         column = self.column(node)
         whole = bool(column) and _integers(column)
+        if node.op == "//" and build.is_literal(right, 1) and _integers(self.column(node.left)):
+            return left
         if node.op == "*" and whole and isinstance(right, ast.Constant) and isinstance(right.value, float):
             inverse = 1 / right.value
             if inverse == int(inverse):
