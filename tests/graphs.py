@@ -147,6 +147,14 @@ def _ceil_cut(n, y):
     return y[:, :, : n.types[0].shape[1], : n.types[0].shape[2]]
 
 
+def _dynamic_conv(n, x, t):
+    """Image by image."""
+    a = n.attributes
+    numbers = None, a["stride"], 0, a["dilation"], a["groups"]
+    pairs = zip(_pad(x[0], a["padding"]), x[1], strict=True)
+    return torch.stack([F.conv2d(image, weight, *numbers) for image, weight in pairs])
+
+
 def _avg_pool(n, x, t):
     a = n.attributes
     (top, bottom), (left, right) = a["padding"]
@@ -187,6 +195,7 @@ def _first(n, graph):
 
 TORCH = {
     "conv": _conv,
+    "dynamic_conv": _dynamic_conv,
     "conv_transpose": _conv_transpose,
     "linear": lambda n, x, t: F.linear(x[0], t["weight"], t.get("bias")),
     "batch_norm": _batch_norm,

@@ -80,7 +80,7 @@ def scalar_case(op: str, scalar, left: bool = False, positive: bool = False):
     return pytest.param(make, id=f"{op}-{scalar}-{left}")
 
 
-def _binary(op: str, *shapes, positive: bool = False):
+def _binary(op: str, *shapes, positive: bool = False, **given):
     def make() -> Graph:
         net = Net(**{f"in{i}": shape for i, shape in enumerate(shapes) if shape[0] != "p"})
         values = [
@@ -88,7 +88,7 @@ def _binary(op: str, *shapes, positive: bool = False):
             for i, shape in enumerate(shapes)
         ]
         values = [net("softplus", value) for value in values] if positive else values
-        return net.out(net(op, *values))
+        return net.out(net(op, *values, **given))
 
     return pytest.param(make, id=f"{op}-{shapes}")
 
@@ -180,6 +180,10 @@ OPERATORS = [
     image_case("conv", out=4, k=3, groups=2, dil=2, bias=False),
     image_case("conv", out=4, k=3, s=2, pad="same", on=(3, 8, 8)),
     image_case("conv", out=4, k=1, s=2, pad="same", on=(3, 8, 7)),
+    _binary("dynamic_conv", (4, 7, 6), (3, 4, 1, 1)),
+    _binary("dynamic_conv", (4, 7, 6), (6, 2, 3, 3), k=3, s=2, groups=2),
+    _binary("dynamic_conv", (4, 7, 8), (4, 1, 5, 3), k=(5, 3), s=(2, 1), dil=(1, 2), pad="same", groups=4),
+    _binary("dynamic_conv", (4, 7, 6), (8, 4, 2, 2), k=2, pad=((0, 1), (2, 0))),
     image_case("conv_transpose", out=4, k=2, s=2),
     image_case("conv_transpose", out=4, k=3, s=2, pad=1, out_pad=1, groups=2),
     image_case("conv_transpose", out=4, k=(3, 4), s=(2, 3), pad=((1, 0), (2, 1)), dil=(2, 1), bias=False),

@@ -81,6 +81,11 @@ def channels_last(module):
     return lambda x: module(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def each_conv(*numbers):
+    """A convolution of every image with its own weight."""
+    return lambda x, w: torch.cat([F.conv2d(x[i : i + 1], w[i], None, *numbers) for i in range(len(x))])
+
+
 def same(x, k, s, value=0.0):
     """Pads as TensorFlow does for SAME; k and s are pairs."""
     ends = []
@@ -101,6 +106,9 @@ CASES = [
     layer("conv", (6, 5, 5), nn.Conv2d(6, 6, 5, 2, 2, groups=6), out=6, k=5, s=2, groups=6),
     Case("conv", [batched(4, 10, 11)], lambda x: conv_same(same(x, (3, 5), (2, 3))), conv_same, out=6, k=(3, 5), s=(2, 3), pad="same"),  # noqa: E501
     Case("conv", [batched(4, 7, 7), WEIGHT], lambda x, w: F.conv2d(x, w, None, 1, 1, groups=2), out=6, k=3, groups=2, bias=False),  # noqa: E501
+    Case("dynamic_conv", [batched(4, 7, 9), batched(6, 2, 3, 3)], each_conv(2, 1, 1, 2), k=3, s=2, groups=2),
+    Case("dynamic_conv", [batched(4, 7, 9), batched(4, 1, 3, 5)], each_conv((1, 2), (2, 0), (2, 1), 4), k=(3, 5), s=(1, 2), pad=(2, 0), dil=(2, 1), groups=4),  # noqa: E501
+    Case("dynamic_conv", [batched(4, 7, 9), batched(3, 4, 1, 1)], each_conv(1, 0, 1, 1)),
     layer("conv_transpose", (6, 4, 5), nn.ConvTranspose2d(6, 4, 2, 2), out=4, k=2, s=2),
     layer("conv_transpose", (6, 4, 5), nn.ConvTranspose2d(6, 9, 3, (2, 3), 1, (1, 2), groups=3), out=9, k=3, s=(2, 3), pad=1, out_pad=(1, 2), groups=3),  # noqa: E501
     layer("conv_transpose", (6, 4, 5), nn.ConvTranspose2d(6, 4, 3, dilation=2, bias=False), out=4, k=3, dil=2, bias=False),  # noqa: E501
@@ -397,6 +405,11 @@ REFUSED = [
     ("layer_norm", IMAGE, {"axes": (0, -3)}, "axes", "E0410", "names an axis twice"),
     ("relu", IMAGE * 2, {}, None, "E0409", "relu takes one tensor, found 2 tensors"),
     ("add", [], {}, None, "E0409", "add takes a list of tensors, found none"),
+    ("dynamic_conv", IMAGE, {}, None, "E0409", "a list of two tensors, found one tensor"),
+    ("dynamic_conv", [batched(4, 7, 7), unbatched(6, 4, 1, 1)], {}, None, "E0410", "computed from parameters alone"),
+    ("dynamic_conv", [batched(4, 7, 7), batched(6, 4)], {}, "k", "E0410", "(out, channels / groups, 1, 1), found (6, 4)"),  # noqa: E501
+    ("dynamic_conv", [batched(4, 7, 7), batched(6, 4, 3, 3)], {"k": 3, "groups": 2}, "groups", "E0413", "a weight (6, 4, 3, 3) in 2 groups does not fit 4 channels"),  # noqa: E501
+    ("dynamic_conv", [batched(4, 7, 7), batched(5, 2, 3, 3)], {"k": 3, "groups": 2}, "groups", "E0413", "a weight (5, 2, 3, 3) in 2 groups"),  # noqa: E501
     ("matmul", IMAGE, {}, None, "E0409", "a list of two tensors, found one tensor"),
     ("add", [batched(6, 8, 8), batched(4, 8, 8)], {}, None, "E0410", "found (6, 8, 8) and (4, 8, 8)"),
     ("mul", [batched(6, 8, 8), batched(6)], {}, None, "E0410", "(6,) has fewer axes and comes with a batch"),

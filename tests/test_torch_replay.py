@@ -11,7 +11,7 @@ import torch
 from effspec.backends.torch.proof.guard import check_source
 from effspec.backends.torch.proof.replay import ReplayMismatch, construct, replay
 from effspec.backends.torch.proof.tensors import Session, Tensor
-from effspec.backends.torch.proof.values import Value, Values
+from effspec.backends.torch.proof.values import ShapeError, Value, Values
 from torch.nn import functional as F
 
 import effspec
@@ -246,6 +246,9 @@ def compute(value: Value, xs: list[torch.Tensor], state: Mapping[str, torch.Tens
             return padded(x, *a)
         case ["resize"]:
             return F.interpolate(x, a[0], mode=a[1], align_corners=a[2] if a[1] == "bilinear" else None)
+        case ["conv"] if value.operands[1].batched:
+            pairs = zip(padded(x, a[1]), xs[1], strict=True)
+            return torch.stack([F.conv2d(image, weight, None, a[0], 0, a[2], a[3]) for image, weight in pairs])
         case ["conv"]:
             return F.conv2d(padded(x, a[1]), xs[1], xs[2] if len(xs) > 2 else None, a[0], 0, a[2], a[3])
         case ["conv_transpose"]:
@@ -403,6 +406,48 @@ class Net(nn.Module):
 
 def test_numbers_of_every_function() -> None:
     check_numbers(EVERYTHING, "Net", (4, 16, 16))
+
+
+EACH = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(4, 6 * 2 * 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.mix(x.mean((2, 3))).reshape(-1, 6, 2, 3, 3)
+        batch, _, height, width = x.shape
+        y = F.conv2d(x.reshape(1, -1, height, width), weight.flatten(0, 1), None, (2, 1), 1, 1, batch * 2)
+        return y.reshape(batch, -1, *y.shape[2:])
+"""
+
+
+def test_numbers_of_a_weight_for_each_image() -> None:
+    check_numbers(EACH, "Net", (4, 9, 8))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("batch * 2)", "2)", "a convolution of a batch in the channels"),
+        ("weight.flatten(0, 1)", "weight", "a convolution of a batch in the channels"),
+        ("x.reshape(1, -1, height, width)", "x", "a convolution of a batch in the channels"),
+        ("batch * 2)", "batch * 4)", "a convolution with weight (6, 2, 3, 3) and 4 groups on 4 channels"),
+        ("y.reshape(batch, -1", "y.reshape(1, -1", "a reshape of (1, 6 * batch, 5, 8) to (1, -1, 5, 8)"),
+        ("return y.reshape(batch, -1, *y.shape[2:])", "return y + 1", "unsupported operand"),
+    ],
+)
+def test_images_in_the_channels_are_a_convolution_and_images_again(right: str, wrong: str, message: str) -> None:
+    assert right in EACH
+    with pytest.raises((ShapeError, TypeError)) as raised:
+        model, _ = in_values(EACH.replace(right, wrong), "Net")
+        model(Tensor(Session.values.input("image", (4, 9, 8))))
+    assert message in str(raised.value)
 
 
 def test_training_mode_by_torch() -> None:

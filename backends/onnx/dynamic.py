@@ -151,4 +151,5 @@ _RULES: dict[str, Rule] = {
     "reshape": _fixed,
     "flatten": _fixed,
     "matmul": _fixed,
+    "dynamic_conv": _fixed,
 }

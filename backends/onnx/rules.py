@@ -13,7 +13,15 @@ from math import pi, sqrt
 from typing import TypeAlias
 
 from effspec.backends.onnx.parts import Builder
-from effspec.backends.onnx.windows import adaptive_avg_pool, avg_pool, max_pool, resize, stated_pads, zero_pad
+from effspec.backends.onnx.windows import (
+    adaptive_avg_pool,
+    avg_pool,
+    dynamic_conv,
+    max_pool,
+    resize,
+    stated_pads,
+    zero_pad,
+)
 
 from effspec.ir.graph import Attribute, Node
 from effspec.ops.base import integer, integers, pair
@@ -89,9 +97,17 @@ def _linear(b: Builder, node: Node, x: tuple[str, ...]) -> None:
 
 
 def _batch_norm(b: Builder, node: Node, x: tuple[str, ...]) -> None:
-    channels = b.types(node)[0].shape[:1]
-    tensors = node.parameters
-    affine = [b.weight(tensors[n]) if n in tensors else b.real(v, channels) for n, v in (("weight", 1), ("bias", 0))]
+    channels, *rest = b.types(node)[0].shape
+    tensors, eps = node.parameters, _number(node.attributes["eps"])
+    if b.double:
+        columns = {name: b.column(parameter, len(rest)) for name, parameter in tensors.items()}
+        deviation = b.step("Sqrt", b.step("Add", columns["running_var"], b.real(eps)))
+        write = b.step if "weight" in columns else b.last
+        normal = write("Div", b.step("Sub", x[0], columns["running_mean"]), deviation)
+        if "weight" in columns:
+            b.last("Add", b.step("Mul", normal, columns["weight"]), columns["bias"])
+        return
+    affine = [b.weight(tensors[n]) if n in tensors else b.real(v, (channels,)) for n, v in (("weight", 1), ("bias", 0))]
     statistics = [b.weight(tensors[name]) for name in ("running_mean", "running_var")]
     # ONNX counts momentum as TensorFlow does.
     momentum = float(1 - _number(node.attributes["momentum"]))
@@ -100,7 +116,7 @@ def _batch_norm(b: Builder, node: Node, x: tuple[str, ...]) -> None:
         x[0],
         *affine,
         *statistics,
-        epsilon=float(_number(node.attributes["eps"])),
+        epsilon=float(eps),
         momentum=momentum,
     )
 
@@ -304,6 +320,7 @@ def _permute(b: Builder, node: Node, x: tuple[str, ...]) -> None:
 
 ROWS: dict[str, Rule] = {
     "conv": _conv,
+    "dynamic_conv": dynamic_conv,
     "conv_transpose": _conv_transpose,
     "linear": _linear,
     "batch_norm": _batch_norm,

@@ -7,7 +7,7 @@ from fractions import Fraction
 from effspec.backends.onnx.parts import Builder, Number, Unsupported
 
 from effspec.ir.graph import Attribute, Node
-from effspec.ops.base import pair
+from effspec.ops.base import integer, pair
 
 
 def stated_pads(value: Attribute) -> tuple[int, int, int, int]:
@@ -86,6 +86,30 @@ def _means(size: int, out: int) -> tuple[Number, ...]:
         start, stop = o * size // out, -(-(o + 1) * size // out)
         values += [Fraction(1, stop - start) if start <= i < stop else 0 for i in range(size)]
     return tuple(values)
+
+
+def dynamic_conv(b: Builder, node: Node, x: tuple[str, ...]) -> None:
+    """ONNX has one weight for all images: a matrix product of each image's weight and the windows that it meets."""
+    a, (channels, *_), weight = node.attributes, b.types(node)[0].shape, b.types(node)[1].shape
+    groups, (height, width) = integer(a["groups"]), node.types[0].shape[1:]
+    (top, left, bottom, right), (down, across) = stated_pads(a["padding"]), pair(a["stride"])
+    (rows, columns), (row, column) = weight[2:], pair(a["dilation"])
+    padded = x[0]
+    if top or left or bottom or right:
+        padded = b.step("Pad", padded, b.ints(0, 0, top, left, 0, 0, bottom, right), b.real(0))
+    axes, steps = b.ints(2, 3), b.ints(down, across)
+    taps = []
+    for y in (i * row for i in range(rows)):
+        for z in (j * column for j in range(columns)):
+            stops = b.ints(y + (height - 1) * down + 1, z + (width - 1) * across + 1)
+            tap = b.step("Slice", padded, b.ints(y, z), stops, axes, steps)
+            taps.append(b.step("Reshape", tap, b.ints(0, channels, 1, height * width)))
+    windows = b.step("Concat", *taps, axis=2) if len(taps) > 1 else taps[0]
+    per_group = channels // groups * rows * columns
+    right_side = b.step("Reshape", windows, b.ints(0, groups, per_group, height * width))
+    left_side = b.step("Reshape", x[1], b.ints(0, groups, weight[0] // groups, per_group))
+    product = b.step("MatMul", left_side, right_side)
+    b.last("Reshape", product, b.ints(0, *node.types[0].shape))
 
 
 def zero_pad(b: Builder, node: Node, x: tuple[str, ...]) -> None:

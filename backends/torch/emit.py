@@ -23,7 +23,7 @@ from effspec.ir.verify import InternalError
 from effspec.output import PLACEHOLDER
 
 # Helpers of the file, in their order there; their texts are the templates of these names.
-_HELPERS = ("DropPath", "pad_same", "avg_pool_same", "SameConv2d", "PaddedConv2d", "LayerNorm2d")
+_HELPERS = ("DropPath", "pad_same", "avg_pool_same", "dynamic_conv", "SameConv2d", "PaddedConv2d", "LayerNorm2d")
 _UNBROKEN = "\N{NO-BREAK SPACE}"
 
 

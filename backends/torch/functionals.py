@@ -94,6 +94,17 @@ def _avg_pool(use: Use) -> ast.expr:
     return call("F.avg_pool2d", source, *_window(use), **keywords)
 
 
+def _dynamic_conv(use: Use) -> ast.expr:
+    a, (source, weight) = use.attributes, use.elements()
+    if "same" in a:
+        source = call(use.need("pad_same"), source, a["kernel_size"], a["stride"])
+    elif "explicit" in a:
+        source = call("F.pad", source, _torch_pads(a["explicit"]))
+    words = (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1))
+    keywords = keywords_of([(word, a.get(word), usual) for word, usual in words])
+    return call(use.need("dynamic_conv"), source, weight, **{word: tupled(tree) for word, tree in keywords.items()})
+
+
 def _global(word: str) -> Callable[[Use], ast.expr]:
     def rule(use: Use) -> ast.expr:
         axes = ast.Tuple([ast.Constant(1 + use.batched), ast.Constant(2 + use.batched)], ast.Load())
@@ -155,9 +166,13 @@ def _slice(use: Use) -> ast.expr:
 
 def _reshape(use: Use) -> ast.expr:
     shape, source = use.attributes["shape"], use.source
-    if isinstance(shape, ast.Attribute):  # another tensor's shape
-        return _method(source, "reshape", shape)
-    elements = build.elements(shape)
+    match shape:
+        case ast.Attribute(value=ast.Name(id="self")):  # sizes that `__init__` has put together
+            elements: list[ast.expr] = [ast.Starred(shape, ast.Load())]
+        case ast.Attribute():  # another tensor's shape
+            return _method(source, "reshape", shape)
+        case _:
+            elements = build.elements(shape)
     if not use.batched and sum(not is_literal(e, 1) for e in elements) == 1:
         elements = [e if is_literal(e, 1) else build.constant(-1) for e in elements]
     if use.batched:
@@ -216,6 +231,7 @@ FUNCTIONAL: dict[str, Callable[[Use], ast.expr]] = {
     "add": _add,
     "mul": _mul,
     "matmul": _matmul,
+    "dynamic_conv": _dynamic_conv,
     "split": _split,
     "slice": _slice,
     "reshape": _reshape,

@@ -17,7 +17,7 @@ Need: TypeAlias = Callable[[str], str]
 
 NEED_CHANNELS = frozenset({"conv", "conv_transpose", "linear", "batch_norm", "layer_norm", "group_norm"})
 ALWAYS_MODULES = NEED_CHANNELS | {"dropout", "drop_path"}
-WINDOWS = frozenset({"max_pool", "avg_pool"})
+WINDOWS = frozenset({"max_pool", "avg_pool", "dynamic_conv"})
 
 ACTIVATIONS: dict[str, str] = {
     "relu": "nn.ReLU",

@@ -127,6 +127,17 @@ def _conv(step: Step) -> Array:
     return total + _column(step.tensors["bias"], 3) if "bias" in step.tensors else total
 
 
+def _dynamic_conv(step: Step) -> Array:
+    attributes, (image, weight) = step.node.attributes, step.inputs
+    groups, (count, out, inner, *_) = integer(attributes["groups"]), weight.shape
+    x = _padded(image, attributes["padding"])
+    total: Array = numpy.zeros((count, *step.node.types[0].shape), x.dtype)
+    for i, j, view in _windows(step, x, pair(attributes["dilation"])):
+        taps = weight[..., i, j].reshape(count, groups, out // groups, inner)
+        total += _product(step, taps, view.reshape(count, groups, inner, -1)).reshape(total.shape)
+    return total
+
+
 def _conv_transpose(step: Step) -> Array:
     attributes, weight = step.node.attributes, step.tensors["weight"]
     groups, (inner, out, *kernel) = integer(attributes["groups"]), weight.shape
@@ -352,6 +363,7 @@ def _reshaped(step: Step) -> Array:
 MEANING: dict[str, Rule] = {
     "parameter": lambda step: step.tensors["value"],
     "conv": _conv,
+    "dynamic_conv": _dynamic_conv,
     "conv_transpose": _conv_transpose,
     "linear": _linear,
     "batch_norm": _batch_norm,

@@ -1,4 +1,4 @@
-"""Rows of the operators that own weights."""
+"""Rows of the operators that have weights: most own them."""
 
 from __future__ import annotations
 
@@ -94,6 +94,39 @@ def _conv_tensors(types: Types, attributes: Attributes) -> Mapping[str, Tensor]:
 def _conv_macs(types: Types, attributes: Attributes, results: Types) -> int:
     _, height, width = results[0].shape
     return prod(_conv_weight_shape(types, attributes)) * height * width
+
+
+def _resolve_dynamic_conv(arguments: Mapping[str, object], types: Types) -> Attributes:
+    (channels, *_), weight, groups = image(types, "dynamic_conv"), types[1], arguments["groups"]
+    assert isinstance(groups, int)
+    if not weight.batched:
+        raise OpError(
+            "dynamic_conv needs a weight that comes from the input, found one that is computed from parameters alone",
+            help="such a weight is a convolution's own: `conv(out, weight = layer)`",
+        )
+    if weight.shape[2:] != arguments["k"]:
+        raise OpError(
+            f"dynamic_conv needs a weight (out, channels / groups, {show(arguments['k'])[1:-1]}), "  # type: ignore[arg-type]
+            f"found {show(weight.shape)}",
+            "k",
+        )
+    if weight.shape[1] * groups != channels or weight.shape[0] % groups:
+        raise OpError(
+            f"a weight {show(weight.shape)} in {groups} groups does not fit {channels} channels",
+            "groups",
+            "its axes are out, channels / groups, height and width, and the groups divide out, too",
+            code="E0413",
+        )
+    return resolve_window(arguments, types)  # type: ignore[return-value]
+
+
+def _dynamic_conv_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    return (TensorType((types[1].shape[0], *window_output(types, attributes, "dynamic_conv"))),)
+
+
+def _dynamic_conv_macs(types: Types, attributes: Attributes, results: Types) -> int:
+    _, height, width = results[0].shape
+    return types[1].numel * height * width
 
 
 def _resolve_conv_transpose(arguments: Mapping[str, object], types: Types) -> Attributes:
@@ -251,6 +284,23 @@ ROWS = (
         macs=_conv_macs,
         linear=True,
         attributes=_CONV_ATTRIBUTES,
+    ),
+    Op(
+        "dynamic_conv",
+        "weights",
+        "Convolution of a list of two: an image, and its own weight [out, channels / groups, kh, kw], without a bias.",
+        _dynamic_conv_type,
+        (
+            Argument("k", "pair", 1),
+            Argument("s", "pair", 1),
+            Argument("pad", "pad", "default.pad"),
+            Argument("dil", "pair", 1),
+            Argument("groups", "size", 1),
+        ),
+        arity="two",
+        resolve=_resolve_dynamic_conv,
+        macs=_dynamic_conv_macs,
+        attributes=("kernel_size", "stride", "padding", "pad_mode", "dilation", "groups"),
     ),
     Op(
         "conv_transpose",

@@ -13,6 +13,7 @@ _HELPERS = {
     "PaddedConv2d": "Conv2dPadded",
     "LayerNorm2d": "ChannelNorm2d",
     "avg_pool_same": "avg_pool_to_same",
+    "dynamic_conv": "conv_of_each",
     "stage": "stack",
 }
 

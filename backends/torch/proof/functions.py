@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from effspec.backends.torch.proof.tensors import Session, Tensor, pads_of, pair_of, unary
+from effspec.backends.torch.proof.tensors import Batch, Folded, Session, Tensor, pads_of, pair_of, unary
 from effspec.backends.torch.proof.values import ShapeError, Value
 
 
 def conv2d(
-    x: Tensor,
-    weight: Tensor,
+    x: Any,
+    weight: Any,
     bias: Tensor | None = None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
+    groups: Any = 1,
+) -> Any:
+    if isinstance(x, Folded) or isinstance(weight, Folded) or isinstance(groups, Batch):
+        return _each_conv2d(x, weight, bias, stride, padding, dilation, groups)
     return Tensor(
         Session.values.conv(
             x.value,
@@ -29,6 +31,18 @@ def conv2d(
             groups,
         )
     )
+
+
+def _each_conv2d(
+    x: Any, weight: Any, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: Any
+) -> Folded:
+    """Every image with its own weight: one convolution of the batch's images and weights, in groups of each."""
+    images = isinstance(x, Folded) and x.image
+    weights = isinstance(weight, Folded) and not weight.image
+    if not images or not weights or not isinstance(groups, Batch) or bias is not None:
+        raise ShapeError("a convolution of a batch in the channels with a weight that has none there")
+    numbers = pair_of(stride), pads_of(padding), pair_of(dilation), groups.times
+    return Folded(Session.values.conv(x.value, weight.value, None, *numbers), image=True)
 
 
 def conv_transpose2d(

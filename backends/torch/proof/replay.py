@@ -197,6 +197,11 @@ def _conv(values: Values, node: Node, inputs: list[Value]) -> Value:
     return values.conv(inputs[0], weight, bias, a["stride"], a["padding"], a["dilation"], a["groups"])
 
 
+def _dynamic_conv(values: Values, node: Node, inputs: list[Value]) -> Value:
+    a: Any = node.attributes
+    return values.conv(inputs[0], inputs[1], None, a["stride"], a["padding"], a["dilation"], a["groups"])
+
+
 def _conv_transpose(values: Values, node: Node, inputs: list[Value]) -> Value:
     a: Any = node.attributes
     weight, bias = _tensor(values, node, "weight"), _tensor(values, node, "bias")
@@ -295,6 +300,7 @@ _RULES: dict[str, _Rule] = {
     "input": lambda values, node, inputs: values.input(node.path, node.types[0].shape),
     "parameter": _parameter,
     "conv": _conv,
+    "dynamic_conv": _dynamic_conv,
     "conv_transpose": _conv_transpose,
     "linear": _linear,
     "batch_norm": _batch_norm,

@@ -13,14 +13,20 @@ from typing import Any, TypeAlias
 from effspec.backends.torch.proof.values import Pads, Pair, Shape, ShapeError, Value, Values
 
 
-class _Batch:
-    """The size of the batch: it can be passed on as a size, and nothing can be computed from it."""
+class Batch:
+    """The size of the batch, times a number: it can be passed on as a size or as groups, and nothing else."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.times = times
+
+    def __mul__(self, number: int) -> Batch:
+        return Batch(self.times * number)
 
     def __repr__(self) -> str:
-        return "batch"
+        return "batch" if self.times == 1 else f"{self.times} * batch"
 
 
-BATCH = _Batch()
+BATCH = Batch()
 Sizes: TypeAlias = tuple[Any, ...]
 Init: TypeAlias = tuple[str, tuple[Any, ...], dict[str, Any]]
 """A function of `nn.init`, or a method that fills, with its arguments."""
@@ -46,6 +52,24 @@ def pair_of(value: Any) -> Pair:
 def pads_of(value: Any) -> Pads:
     height, width = pair_of(value)
     return (height, height), (width, width)
+
+
+class Folded:
+    """Images as the channels of one image, or their weights as those of one convolution: the batch is in an axis."""
+
+    def __init__(self, value: Value, image: bool) -> None:
+        self.value, self.image = value, image
+
+    @property
+    def shape(self) -> Sizes:
+        first, *rest = self.value.shape
+        return (*((1,) if self.image else ()), Batch(first), *rest)
+
+    def reshape(self, *sizes: Any) -> Tensor:
+        """The images again, one after the other."""
+        if not self.image or sizes != (BATCH, -1, *self.value.shape[1:]):
+            raise ShapeError(f"a reshape of {self.shape} to {sizes}")
+        return Tensor(self.value)
 
 
 class Tensor:
@@ -220,15 +244,19 @@ class Tensor:
             sizes = tuple([total // known if size == -1 else size for size in sizes])
         return sizes
 
-    def reshape(self, *sizes: Any) -> Tensor:
+    def reshape(self, *sizes: Any) -> Any:
         if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
             sizes = tuple(sizes[0])
+        if self.value.batched and len(self.value.shape) == 3 and sizes == (1, -1, *self.value.shape[1:]):
+            return Folded(self.value, image=True)
         return Tensor(Session.values.reshape(self.value, self._shape(sizes)))
 
     view = reshape
 
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Any:
         shape = self.value.shape
+        if self.value.batched and len(shape) == 4 and (start_dim, end_dim) == (0, 1):
+            return Folded(self.value, image=False)
         if not shape:
             return self.reshape(1)
         start, end = self.axis(start_dim), self.axis(end_dim)

@@ -2,7 +2,7 @@
 
 Prepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation bicubic, crop 1, fit crop,
 train_size 300.
-Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest 772bb38c4a269a39.
+Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest 90583a7776eac075.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,23 +55,24 @@ class FusedMBConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, drop: float, stride: int = 1, expand: int = 4) -> None:
         super().__init__()
-        self.active = expand == 1
-        if self.active:
-            self.conv = ConvNormAct(in_channels, out_channels, 3)
-        else:
+        widen = expand != 1
+        self.widen = widen
+        if self.widen:
             mid = in_channels * expand
             self.expand = ConvNormAct(in_channels, mid, 3, stride=stride)
             self.project = ConvNorm(mid, out_channels)
+        else:
+            self.conv = ConvNormAct(in_channels, out_channels, 3)
         self.residual = stride == 1 and in_channels == out_channels
         self.drop_path = DropPath(drop)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = x
-        if self.active:
-            x = self.conv(x)
-        else:
+        if self.widen:
             x = self.expand(x)
             x = self.project(x)
+        else:
+            x = self.conv(x)
         if self.residual:
             x = self.drop_path(x)
             x = x + shortcut
