@@ -89,4 +89,6 @@ def _renamed(node: N, instead: Mapping[str, str]) -> N:
 
 
 def _replaced(node: N, **changed: object) -> N:
-    return type(node)(*(changed.get(field, getattr(node, field)) for field in node.fields))
+    kind: Any = type(node)
+    made: N = kind(*(changed.get(field, getattr(node, field)) for field in node.fields))
+    return made

@@ -238,6 +238,7 @@ class VerifyDocument(_Part):
     seed: int
     agrees: bool
     verdicts: list[Verdict]
+    refused: dict[str, list[Problem]] = Field(description="targets that cannot express the model, and why")
     missing: list[Runtime]
 
 
@@ -421,6 +422,10 @@ def verified(result: Verification) -> VerifyDocument:
             )
             for verdict in result.verdicts
         ],
+        refused={
+            target: [_problem(diagnostic) for diagnostic in error.diagnostics]
+            for target, error in result.refused.items()
+        },
         missing=[_runtime(runner) for runner in result.missing],
     )
 

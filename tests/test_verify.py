@@ -196,6 +196,27 @@ def test_the_first_layer_that_differs_is_named(case: Any, reference: verify.Refe
     assert verdict.layer.lines[0].line == line
 
 
+def test_an_optimisation_that_differs(reference: verify.Reference, tmp_path: Path) -> None:
+    """Where a runtime that keeps its intermediate values is right, no layer is to blame."""
+
+    def run(artefact: Any, inputs: Any, seen: Any = None) -> Any:
+        found = TORCH.run(artefact, inputs, seen)
+        return found if seen is not None else [2 * array for array in found]
+
+    verdict = reference.judge(replace(TORCH, run=run), written(reference, TORCH, tmp_path))
+    assert not verdict.agrees and verdict.layer is None
+    assert verdict.trouble == "asked for all its intermediate values, it agrees: an optimisation of it differs"
+
+
+def test_the_search_has_a_limit(reference: verify.Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "MOST_BYTES", 2**20)
+    file = written(reference, TORCH, tmp_path)
+    text("x = x + shortcut", "x = x + 1.01 * shortcut")(file)
+    verdict = reference.judge(TORCH, file)
+    assert not verdict.agrees and verdict.layer is None
+    assert re.fullmatch(r"to find the layer takes \d+ GiB: try a smaller input", verdict.trouble)
+
+
 # The command ---------------------------------------------------------------------------------------------------------
 
 
@@ -356,3 +377,20 @@ def test_a_model_that_does_not_say_how(spec: str, capsys: pytest.CaptureFixture[
         "   = help: state it in the model's body, for example: prepare image(mean = [0.485, 0.456, 0.406], "
         'std = [0.229, 0.224, 0.225], interpolation = "bicubic", crop = 0.875)\n'
     )
+
+
+def test_a_target_that_cannot_express_the_model(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Others are compared all the same; asked for by name, it is an error."""
+    Path("two.eff").write_text(
+        "effspec 1\nmodel Two() on a: [3, 8, 8], b: [1, 8, 8] { it |> concat(); conv(2, k = 3) }\nvariant v = Two()\n"
+    )
+    why = "target `torch` writes models of one input, and this one has 2"
+    assert main(["verify", "two.eff", "--variant", "v"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[2:]] == ["onnx", "onnx", "torch"]
+    assert out[-1] == f"  torch   cannot express it: {why}"
+    assert main(["verify", "two.eff", "--variant", "v", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [problem["message"] for problem in document["refused"]["torch"]] == [why]
+    assert main(["verify", "two.eff", "--variant", "v", "--targets", "torch"]) == 1
+    assert f"error[E0704]: {why}" in capsys.readouterr().err

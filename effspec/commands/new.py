@@ -32,7 +32,7 @@ block Residual(out, k = 3) {{
 # two repeats times the depth.  Each parameter has a default; a variant or `--set classes=100` gives another value.
 model {title}(classes = 10, in_channels = 3, size = pixels(64), drop_rate = 0.2)
     with Compound(alpha = 1.2, beta = 1.1, gamma = 1.15)
-    on image: [in_channels, size, size]                   # channels, height, width
+    on image: [in_channels] + sides(size)                 # channels, then height and width
 {{
     # Blocks read these with `default.norm` and so on: what all of the model shares is said once.
     default norm = batch_norm(), act = silu, drop = 0

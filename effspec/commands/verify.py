@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy
 
 from effspec import backend as backends
-from effspec.diagnostics import Diagnostic, Label, Span, fail
+from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, fail
 from effspec.runtime import pictures
 from effspec.runtime.reference import Awake, random_inputs
 from effspec.runtime.runners import Runner, runners
@@ -25,7 +25,7 @@ _HEAD = ("target", "runs in", "difference", "allowed")
 
 @dataclass(frozen=True)
 class Result:
-    """What each runtime made of the same input, and the runtimes that are not installed."""
+    """What each runtime made of the same input, targets that cannot express the model, and what is not installed."""
 
     compiled: Compiled
     weights: str | None
@@ -33,6 +33,7 @@ class Result:
     batch: int
     seed: int
     verdicts: tuple[Verdict, ...]
+    refused: Mapping[str, EffspecError]
     missing: tuple[Runner, ...]
 
     @property
@@ -49,7 +50,11 @@ class Result:
             rows.append((verdict.runner.target, verdict.runner.title, found, f"{verdict.allowed:.1e}"))
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
         table = [f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
-        absent = [f"  {runner.target:<{widths[0]}}  {runner.state}" for runner in self.missing]
+        absent = [
+            f"  {target:<{widths[0]}}  cannot express it: {error.diagnostics[0].message}"
+            for target, error in self.refused.items()
+        ]
+        absent += [f"  {runner.target:<{widths[0]}}  {runner.state}" for runner in self.missing]
         said = f"on {given} input{'s' * (self.batch != 1)}" if not self.images else f"on {given}"
         return [f"{self.compiled.title} {said}, {numbers}", *table, *absent]
 
@@ -70,9 +75,12 @@ def check(
     inputs = _pictures(compiled, images) if images else random_inputs(compiled.graph, batch, seed, pictures=baked)
     source = compiled.weights(weights) if weights is not None else Awake(compiled.graph, seed, pictures=baked)
     here = [runner for runner in chosen if runner.version is not None]
-    verdicts = verify(compiled, here, inputs, source)
+    refused: dict[str, EffspecError] = {}
+    verdicts = verify(compiled, here, inputs, source, refused if targets is None else None)
+    if not verdicts and refused:
+        raise next(iter(refused.values()))
     missing = tuple(runner for runner in chosen if runner.version is None)
-    return Result(compiled, weights, tuple(images), len(images) or batch, seed, tuple(verdicts), missing)
+    return Result(compiled, weights, tuple(images), len(images) or batch, seed, tuple(verdicts), refused, missing)
 
 
 def _chosen(targets: str | None, place: Span | None) -> list[Runner]:

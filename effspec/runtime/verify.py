@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy
 
-from effspec.diagnostics import Span
+from effspec.diagnostics import EffspecError, Span
 from effspec.ir.graph import Graph, Node, leaves
 from effspec.layers import Instance
 from effspec.progress import doing
@@ -209,15 +209,27 @@ def _lines(instance: Instance, node: Node) -> tuple[Span, ...]:
 
 
 def verify(
-    compiled: Compiled, runners: Sequence[Runner], inputs: Mapping[str, Array], weights: Weights
+    compiled: Compiled,
+    runners: Sequence[Runner],
+    inputs: Mapping[str, Array],
+    weights: Weights,
+    refused: dict[str, EffspecError] | None = None,
 ) -> list[Verdict]:
-    """Compile to each runner's target, run it, and compare with the reference; runners that are not installed must not
-    be among them.  EffspecError where a target cannot express the model."""
+    """Compile to each runner's target, run it, and compare with the reference; every runner has to be installed.
+
+    Raises the EffspecError of a target that cannot express the model, or collects it in `refused` by the target's name.
+    """
     judged = Reference(compiled, weights, inputs)
     verdicts = []
     for runner in runners:
-        with TemporaryDirectory(prefix="effspec") as folder:
+        try:
             files = compiled.files(runner.target, weights, options=runner.options)
+        except EffspecError as error:
+            if refused is None:
+                raise
+            refused[runner.target] = error
+            continue
+        with TemporaryDirectory(prefix="effspec") as folder:
             for file in files:
                 with (Path(folder) / file.name).open("wb") as stream:
                     stream.writelines(file.chunks())
