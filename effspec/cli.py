@@ -108,6 +108,7 @@ def cli() -> None:
 )
 @click.option("-o", "--output", metavar="PATH", help="Where to write; `-` is standard output.")
 @click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
+@click.option("--new-head", is_flag=True, help="Last layers of another size start from initial values.")
 @click.option("--seed", metavar="N", type=int, help="Draws the initial values; 0 if not given.")
 @click.option(
     "--fold", metavar="WHAT", shell_complete=complete_choice,
@@ -127,8 +128,8 @@ def cli() -> None:
 @json_option
 def compile_command(
     spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
-    target: str, output: str | None, weights: str | None, seed: int | None, fold: str | None, no_fold: bool,
-    opset: int | None, batch: int | None, dynamic: bool, dtype: str | None, options: tuple[str, ...],
+    target: str, output: str | None, weights: str | None, new_head: bool, seed: int | None, fold: str | None,
+    no_fold: bool, opset: int | None, batch: int | None, dynamic: bool, dtype: str | None, options: tuple[str, ...],
     with_preprocessing: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile one point of a model to a target, and say what it is and where it was written."""
@@ -139,7 +140,14 @@ def compile_command(
     from effspec import backend as backends
 
     backend = backends.find(target)
-    if seed is not None and (weights is not None or not backend.reads_weights):
+    if new_head and (weights is None or not backend.reads_weights):
+        why = (
+            "no --weights are given"
+            if weights is None
+            else (f"target {target} holds no numbers; `effspec weights convert --new-head` makes a file that fits")
+        )
+        raise click.UsageError(f"--new-head has no effect: {why}")
+    if seed is not None and ((weights is not None and not new_head) or not backend.reads_weights):
         why = "--weights gives the numbers" if weights is not None else f"target {target} holds no numbers"
         raise click.UsageError(f"--seed has no effect: {why}; drop it")
     _check_suffix(backend, output or "")
@@ -155,16 +163,19 @@ def compile_command(
     written = {"opset": opset, "batch": batch, "dtype": dtype, "fold": fold}
     backends.choose(backend, chosen, dict(_places(chosen, written, options)))
     compiled = _compiled(spec, variant, phi, settings, model, with_preprocessing)
+    checkpoint = compiled.checkpoint(weights, new_head=new_head, seed=seed or 0) if weights is not None else None
     if output == "-":
-        _to_stdout(compiled, backend, weights, seed or 0, chosen)
+        _to_stdout(compiled, backend, checkpoint, seed or 0, chosen)
+        for line in checkpoint.lines() if checkpoint is not None else ():
+            say(line)
         return
-    paths = compiled.write_all(backend, output, weights, seed=seed or 0, force=force, **chosen)
+    paths = compiled.write_all(backend, output, checkpoint, seed=seed or 0, force=force, **chosen)
     if as_json:
-        document("compiled", compiled, target, paths)
+        document("compiled", compiled, target, paths, checkpoint)
         return
     from effspec.report import summary
 
-    for line in summary(compiled):
+    for line in (*summary(compiled), *(f"  {line}" for line in (checkpoint.lines() if checkpoint is not None else ()))):
         say(line)
     say("  wrote " + " and ".join(f"{path} ({_size(path, backend.binary)})" for path in paths))
     if weights is not None and not backend.reads_weights:
@@ -223,7 +234,7 @@ def _option(backend: Any, text: str) -> tuple[str, Any]:
     return name, value
 
 
-def _to_stdout(compiled: Compiled, backend: Any, weights: str | None, seed: int, options: dict[str, Any]) -> None:
+def _to_stdout(compiled: Compiled, backend: Any, weights: Any, seed: int, options: dict[str, Any]) -> None:
     from effspec.diagnostics import fail
 
     stream = sys.stdout.buffer
@@ -464,11 +475,13 @@ def weights() -> None:
 @click.option("--spec", required=True, metavar="SPEC", shell_complete=complete_spec, help="The spec of the model.")
 @click.option("--part", metavar="KEY", help="Which of several sets of weights, such as state_dict_ema.")
 @point_options
+@click.option("--new-head", is_flag=True, help="Last layers of another size start from initial values.")
+@click.option("--seed", metavar="N", type=int, help="Draws the initial values of a new head; 0 if not given.")
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(), help="A .safetensors file.")
 @click.option("--force", is_flag=True, help="Overwrite a file that effspec did not write.")
 def convert(
     checkpoint: str, spec: str, part: str | None, variant: str | None, phi: str | None, settings: tuple[str, ...],
-    model: str | None, output: str, force: bool,
+    model: str | None, new_head: bool, seed: int | None, output: str, force: bool,
 ) -> None:  # fmt: skip
     """Move a checkpoint of another code base to a spec's names, by structure and shape.
 
@@ -478,7 +491,7 @@ def convert(
 
     _check_weights(output)
     compiled = _compiled(spec, variant, phi, settings, model)
-    for line in run(compiled, checkpoint, output, part=part, force=force):
+    for line in run(compiled, checkpoint, output, part=part, new_head=new_head, seed=seed or 0, force=force):
         say(line)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from effspec.backend import Backend, Choice, File, Unit, Weights
     from effspec.cost import Cost
     from effspec.preparation import Preparation
+    from effspec.weights.checkpoint import Checkpoint
 
 
 def compile(
@@ -228,9 +229,19 @@ class Compiled:
                     'or save them: `safetensors.torch.save_file(..., "x.safetensors")`',
                 )
             return source
-        from effspec.weights.checkpoint import Checkpoint, load
+        return self.checkpoint(source)
 
-        return Checkpoint(load(source), self.graph.parameters(training=True, buffers=True))
+    def checkpoint(self, path: str | os.PathLike[str], *, new_head: bool = False, seed: int = 0) -> Checkpoint:
+        """The tensors of a file by the model's own names; E0804 where they do not fit.
+
+        With `new_head`, the last layers may have another number of outputs in the file: then they are the initial
+        values of `seed`, and `new` of the result lists them.
+        """
+        from effspec.weights.checkpoint import Checkpoint, load
+        from effspec.weights.head import head
+
+        parameters = self.graph.parameters(training=True, buffers=True)
+        return Checkpoint(load(path), parameters, head=head(self.graph), new_head=new_head, seed=seed)
 
     def files(
         self,
@@ -318,7 +329,8 @@ class Compiled:
 
     def inputs(self, weights: object = None) -> list[str]:
         """The files that this compilation reads, which are never written to."""
-        return [self.module.name, *([os.fspath(weights)] if isinstance(weights, str | os.PathLike) else [])]
+        path = getattr(getattr(weights, "file", None), "path", weights)
+        return [self.module.name, *([os.fspath(path)] if isinstance(path, str | os.PathLike) else [])]
 
     @property
     def stem(self) -> str:

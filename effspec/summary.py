@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from effspec.modules import Module
     from effspec.runtime.runners import Runner
     from effspec.runtime.verify import Layer
+    from effspec.weights.checkpoint import Checkpoint
     from effspec.weights.difference import Difference
     from effspec.weights.store import TensorFile
 
@@ -110,6 +111,7 @@ class CompileDocument(_Part):
     paths: list[str] = Field(description="all files: a large model has a second one, of weights")
     point: Point
     nearest: NearestPoint | None
+    new_head: list[str] = Field(description="tensors that are not those of the checkpoint, but initial values")
 
 
 class ShowDocument(_Part):
@@ -327,15 +329,16 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
 }
 
 
-def compiled(made: Compiled, target: str, paths: list[str]) -> CompileDocument:
+def compiled(made: Compiled, target: str, paths: list[str], checkpoint: Checkpoint | None = None) -> CompileDocument:
     from effspec.nearest import nearest
 
     near = nearest(made.module, made.name, made.request, made.elaborated.parameters)
-    if near is None:
-        return CompileDocument(target=target, path=paths[0], paths=paths, point=_point(made), nearest=None)
-    point = {name: float(value) for name, value in near.point.items()}
-    found = NearestPoint(variant=near.variant, point=point, published=list(near.published))
-    return CompileDocument(target=target, path=paths[0], paths=paths, point=_point(made), nearest=found)
+    found = None
+    if near is not None:
+        point = {name: float(value) for name, value in near.point.items()}
+        found = NearestPoint(variant=near.variant, point=point, published=list(near.published))
+    new = [one.parameter.path for one in checkpoint.new] if checkpoint is not None else []
+    return CompileDocument(target=target, path=paths[0], paths=paths, point=_point(made), nearest=found, new_head=new)
 
 
 def shown(made: Compiled) -> ShowDocument:

@@ -22,19 +22,29 @@ if TYPE_CHECKING:
 
 
 def convert(
-    compiled: Compiled, checkpoint: str, path: str, *, part: str | None = None, force: bool = False
+    compiled: Compiled,
+    checkpoint: str,
+    path: str,
+    *,
+    part: str | None = None,
+    new_head: bool = False,
+    seed: int = 0,
+    force: bool = False,
 ) -> Iterator[str]:
     """Move a checkpoint, or a part of it, to the model's names; yields what to print."""
     from effspec.weights.checkpoint import load
     from effspec.weights.convert import Moved
     from effspec.weights.convert import convert as matched
+    from effspec.weights.head import lines
 
     output.check(Path(path), inputs=[checkpoint, *compiled.inputs()])
     doing(f"matching {Path(checkpoint).name} by structure and shape")
     file = load(checkpoint, part)
-    matching = matched(file.shapes, compiled.graph)
+    matching = matched(file.shapes, compiled.graph, new_head=new_head)
     yield from matching.lines()
-    yield _write(compiled, Moved(file, matching), path, force, {})
+    if new_head:
+        yield from lines(matching.new, seed)
+    yield _write(compiled, Moved(file, matching, seed), path, force, {})
 
 
 def initial(compiled: Compiled, path: str, *, seed: int = 0, force: bool = False) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from effspec.diagnostics import fail
 from effspec.ir.graph import Parameter
 from effspec.ops.base import show
 from effspec.weights import safetensors
+from effspec.weights.head import New, lines, resized
+from effspec.weights.initial import Seeded
 from effspec.weights.parts import Part
 from effspec.weights.store import TensorFile
 
@@ -78,16 +80,24 @@ def loading(path: str | os.PathLike[str]) -> str | None:
         file.close()
 
 
-def check_fits(file: TensorFile, parameters: Iterable[Parameter]) -> None:
-    """Raise one E0804 that lists every missing, unexpected and wrongly shaped tensor, or return."""
-    wanted = {parameter.path: parameter.shape for parameter in parameters}
+def check_fits(
+    file: TensorFile, parameters: Iterable[Parameter], *, head: Collection[str] = (), new_head: bool = False
+) -> tuple[New, ...]:
+    """Raise one E0804 that lists every missing, unexpected and wrongly shaped tensor, or return.
+
+    With `new_head`, tensors of the last layers (the paths in `head`) may have another number of outputs, and are
+    returned.
+    """
+    named = {parameter.path: parameter for parameter in parameters}
+    wanted = {path: parameter.shape for path, parameter in named.items()}
     found = file.shapes
     missing = [name for name in wanted if name not in found]
     # A PyTorch model keeps a step counter in each batch norm; it is no number of the model.
     extra = [name for name in found if name not in wanted and not is_counter(name, found[name])]
     wrong = [name for name, shape in wanted.items() if name in found and found[name] != shape]
-    if not missing and not extra and not wrong:
-        return
+    another_head = all(path in head and resized(found[path], wanted[path]) for path in wrong)
+    if not missing and not extra and (not wrong or (another_head and new_head)):
+        return tuple(New(named[path], path, found[path]) for path in wrong)
     notes = [
         *_listed(wrong, lambda name: f"`{name}` is {show(found[name])}, the model wants {show(wanted[name])}", "more"),
         *_listed(missing, lambda name: f"missing `{name}` {show(wanted[name])}{_near(name, extra)}", "more missing"),
@@ -95,13 +105,17 @@ def check_fits(file: TensorFile, parameters: Iterable[Parameter]) -> None:
     ]
     counts = [(len(missing), "missing"), (len(extra), "unexpected"), (len(wrong), "of another shape")]
     said = ", ".join(f"{count} {what}" for count, what in counts if count)
+    if len(missing) > len(wanted) // 2 and extra:
+        help = "`effspec weights convert` moves a checkpoint whose names are those of another code base"
+    elif another_head and not missing and not extra:
+        help = f"`--new-head` takes the other {len(wanted) - len(wrong)} and starts these from initial values"
+    else:
+        help = "another variant, or other settings, may be the one that it was trained with"
     raise fail(
         "E0804",
         f"{file.path.name} does not fit the model: of {len(wanted)} tensors {said}",
         notes=tuple(notes),
-        help="`effspec weights convert` moves a checkpoint whose names are those of another code base"
-        if len(missing) > len(wanted) // 2 and extra
-        else "another variant, or other settings, may be the one that it was trained with",
+        help=help,
     )
 
 
@@ -123,17 +137,33 @@ def is_counter(name: str, shape: tuple[int, ...]) -> bool:
 class Checkpoint:
     """A weight source: the tensors of an open file, by the paths of the parameters.
 
-    With `parameters`, the file is checked against them at once (E0804).
+    With `parameters`, the file is checked against them at once (E0804).  With `new_head`, `new` are tensors of the
+    last layers (`head`) that have another size there: these are the initial values of `seed`.
     """
 
-    def __init__(self, file: TensorFile, parameters: Iterable[Parameter] | None = None) -> None:
-        self.file = file
-        if parameters is not None:
-            check_fits(file, parameters)
+    def __init__(
+        self,
+        file: TensorFile,
+        parameters: Iterable[Parameter] | None = None,
+        *,
+        head: Collection[str] = (),
+        new_head: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.file, self.new_head, self.seed, self.initial = file, new_head, seed, Seeded(seed)
+        fits = parameters is not None
+        self.new = check_fits(file, parameters or (), head=head, new_head=new_head) if fits else ()
+        self._fresh = {one.parameter.path for one in self.new}
+
+    def lines(self) -> list[str]:
+        """What was done about a new head, for a person."""
+        return lines(self.new, self.seed) if self.new_head else []
 
     def tensor(self, parameter: Parameter) -> NDArray[np.float32]:
         """The tensor of that path; E0804 where it is missing or has another shape."""
         path, shape = parameter.path, self.file.shapes.get(parameter.path)
+        if path in self._fresh:
+            return self.initial.tensor(parameter)
         if shape != parameter.shape:
             found = f"has shape {show(shape)}" if shape is not None else "is missing"
             raise fail("E0804", f"{self.file.path.name}: `{path}` {found}, the model wants {show(parameter.shape)}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
+from itertools import zip_longest
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from effspec.diagnostics import EffspecError, fail
 from effspec.ir.graph import Graph, Node, Parameter
 from effspec.ops.base import show
 from effspec.weights.checkpoint import is_counter
+from effspec.weights.head import New, head, resized
 from effspec.weights.initial import Seeded
 from effspec.weights.layouts import Layout, is_kernel, last_word
 from effspec.weights.matching import Ambiguous, Item, Leaf, leaves, match, natural
@@ -31,7 +34,8 @@ class Matching:
 
     `names` maps a parameter's path to the source's name, `layout` says where the source's kernels have their output
     channels, `reshaped` lists paths whose shapes differ in axes of 1, `counters` counts tensors that no model needs,
-    `preparation` lists those that prepare a picture, `absent` are parameters of training outputs that the source lacks.
+    `preparation` lists those that prepare a picture, `absent` are parameters of training outputs that the source lacks,
+    `new` those of a new head.
     """
 
     names: Mapping[str, str]
@@ -41,6 +45,7 @@ class Matching:
     preparation: tuple[str, ...]
     absent: tuple[Parameter, ...]
     sources: int
+    new: tuple[New, ...] = ()
 
     def lines(self) -> list[str]:
         """What was done, for a person."""
@@ -73,8 +78,10 @@ class Moved:
         return self.matching.layout.array(name, self.file.tensor(name)).reshape(parameter.shape)
 
 
-def convert(source: Mapping[str, tuple[int, ...]], graph: Graph) -> Matching:
+def convert(source: Mapping[str, tuple[int, ...]], graph: Graph, *, new_head: bool = False) -> Matching:
     """Match the names and shapes of a checkpoint, in its order, with the parameters and buffers of a graph.
+
+    With `new_head`, the last layers may have another number of outputs in the checkpoint, and are not taken.
 
     Raises E0805 where the two hold different shapes, and E0806 where tensors of equal shape cannot be told apart, or
     two layouts of the kernels fit.
@@ -94,22 +101,22 @@ def convert(source: Mapping[str, tuple[int, ...]], graph: Graph) -> Matching:
         if layout is Layout.FIRST or any(layout.shape(name, kept[name]) != kept[name] for name in names)
     }
     whole, core = leaves(wanted), leaves({path: wanted[path] for path in wanted if path in inference})
-    fits = [
-        (layout, found, target)
-        for target in (whole, core)
-        for layout, found in read.items()
-        if _contents(found) == _contents(target)
-    ]
-    fits.sort(key=lambda one: one[0] is Layout.LAST)
+    sides = [_Fit(layout, found, target) for layout, found in read.items() for target in (whole, core)]
+    fits = [side for side in sides if _contents(side.found) == _contents(side.target)]
     if not fits:
-        raise _unfit(read, whole, kept, wanted)
-    layout, found, target = fits[0]
-    _check_layout(graph, names, kept, [one for one, _, _ in fits])
+        last = head(graph)
+        headless = [fit for side in sides if (fit := _without_head(side, kept, wanted, last)) is not None]
+        if not headless or not new_head:
+            raise _unfit(read, whole, kept, wanted, headless[0].new if headless else ())
+        fits = headless
+    layout, found, target, new = fits[0]
+    _check_layout(graph, names, kept, [fit.layout for fit in fits])
     try:
         pairs = match(found, target, ordered=ordered, follows=_Flow(graph))
     except Ambiguous as error:
         raise _ambiguous(error) from None
     moved = {right.tensors[role]: name for left, right in pairs for role, name in left.tensors.items()}
+    fresh = {right.tensors[role]: name for left, right in new for role, name in left.tensors.items()}
     parameters = graph.parameters(training=True, buffers=True)
     return Matching(
         names={path: moved[path] for path in wanted if path in moved},
@@ -119,8 +126,59 @@ def convert(source: Mapping[str, tuple[int, ...]], graph: Graph) -> Matching:
         ),
         counters=len(counters),
         preparation=preparation,
-        absent=tuple(parameter for parameter in parameters if parameter.path not in moved),
+        absent=tuple(one for one in parameters if one.path not in moved and one.path not in fresh),
         sources=len(kept),
+        new=tuple(
+            New(one, fresh[one.path], layout.shape(fresh[one.path], kept[fresh[one.path]]))
+            for one in parameters
+            if one.path in fresh
+        ),
+    )
+
+
+class _Fit(NamedTuple):
+    """Both sides of a match, and how kernels lie in the source; `new` are layers of a new head, beside the source's."""
+
+    layout: Layout
+    found: Sequence[Leaf]
+    target: Sequence[Leaf]
+    new: Sequence[tuple[Leaf, Leaf]] = ()
+
+
+def _without_head(
+    side: _Fit, shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], last: Collection[str]
+) -> _Fit | None:
+    """Both sides without the last layers, if these differ in the number of their outputs and all else fits."""
+    lost, missing = (_contents(a) - _contents(b) for a, b in ((side.found, side.target), (side.target, side.found)))
+    old = [leaf for leaf in side.found if leaf.signature in lost]
+    new = [leaf for leaf in side.target if leaf.signature in missing]
+    # Where a layer of the same contents is no part of the difference, it is open which of them is the head.
+    if not new or [len(old), len(new)] != [lost.total(), missing.total()]:
+        return None
+    if not all(path in last for leaf in new for path in leaf.tensors.values()):
+        return None
+
+    def fits(left: Leaf, right: Leaf) -> bool:
+        return left.tensors.keys() == right.tensors.keys() and all(
+            resized(side.layout.shape(name, shapes[name]), wanted[right.tensors[role]])
+            for role, name in left.tensors.items()
+        )
+
+    pairs = []
+    spare = list(old)
+    for right in new:
+        left = next((leaf for leaf in spare if fits(leaf, right)), None)
+        if left is None:
+            return None
+        spare.remove(left)
+        pairs.append((left, right))
+    if spare:
+        return None
+    return _Fit(
+        side.layout,
+        [leaf for leaf in side.found if leaf not in old],
+        [leaf for leaf in side.target if leaf not in new],
+        pairs,
     )
 
 
@@ -225,23 +283,18 @@ def _unfit(
     target: Sequence[Leaf],
     found: Mapping[str, tuple[int, ...]],
     wanted: Mapping[str, tuple[int, ...]],
+    new: Sequence[tuple[Leaf, Leaf]],
 ) -> EffspecError:
     """What lies at the same place and differs, in the order of the network; in the layout that fits better."""
-    notes: list[str] = []
     layout = min(read, key=lambda one: (_contents(target) - _contents(read[one])).total())
     source = read[layout]
     found = {name: layout.shape(name, shape) for name, shape in found.items()}
-    here, there = [[leaf.signature for leaf in side] for side in (source, target)]
-    spare = Counter(here) - Counter(there), Counter(there) - Counter(here)
-    for tag, a, b, c, d in SequenceMatcher(None, here, there, autojunk=False).get_opcodes():
-        if tag == "equal":
-            continue
-        left = [leaf for leaf in source[a:b] if _take(spare[0], leaf)]
-        right = [leaf for leaf in target[c:d] if _take(spare[1], leaf)]
-        for k in range(max(len(left), len(right))):
-            one = _described(left[k], found) if k < len(left) else "nothing"
-            other = _described(right[k], wanted) if k < len(right) else "nothing"
-            notes.append(f"the checkpoint has {one}, the model {other}")
+    places = list(new) or _differences(source, target)
+    notes: list[str] = []
+    for left, right in places:
+        one = _described(left, found) if left is not None else "nothing"
+        other = _described(right, wanted) if right is not None else "nothing"
+        notes.append(f"the checkpoint has {one}, the model {other}")
     more = (f"... and {len(notes) - _LISTED} more differences",) if len(notes) > _LISTED else ()
     return fail(
         "E0805",
@@ -253,8 +306,22 @@ def _unfit(
             *(["shapes as PyTorch has them: the checkpoint's kernels end with the outputs"] * (layout is Layout.LAST)),
         ),
         help=_part(found, wanted)
-        or "choose the variant and settings that it was trained with (`--set classes=N` for another head)",
+        or "choose the variant and settings that it was trained with (`--set classes=N` for another head)"
+        + (f"; or `--new-head` takes all else, and starts `{new[0][1].name}` from initial values" if new else ""),
     )
+
+
+def _differences(source: Sequence[Leaf], target: Sequence[Leaf]) -> list[tuple[Leaf | None, Leaf | None]]:
+    """The leaves that the other side lacks, beside what lies at the same place there."""
+    here, there = [[leaf.signature for leaf in side] for side in (source, target)]
+    spare = Counter(here) - Counter(there), Counter(there) - Counter(here)
+    places: list[tuple[Leaf | None, Leaf | None]] = []
+    for tag, a, b, c, d in SequenceMatcher(None, here, there, autojunk=False).get_opcodes():
+        if tag != "equal":
+            left = [leaf for leaf in source[a:b] if _take(spare[0], leaf)]
+            right = [leaf for leaf in target[c:d] if _take(spare[1], leaf)]
+            places += zip_longest(left, right)
+    return places
 
 
 def _part(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str | None:

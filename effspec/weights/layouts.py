@@ -29,6 +29,15 @@ def is_kernel(name: str) -> bool:
     return last_word(name) in _KERNELS | _DEPTHWISE
 
 
+def squeezed(shape: Shape) -> Shape:
+    """The shape without axes of length 1: a linear layer equals a 1x1 convolution, element for element.
+
+    A window's height of 1 stays where it is wider: it tells 1x7 from 7x1.
+    """
+    wide = len(shape) == 4 and shape[2] == 1 < shape[3]
+    return tuple(size for axis, size in enumerate(shape) if size != 1 or (wide and axis == 2))
+
+
 class Layout(Enum):
     """Where the output channels of every kernel of a file are."""
 

@@ -23,7 +23,7 @@ from functools import cached_property
 from itertools import combinations, pairwise
 from typing import TypeAlias
 
-from effspec.weights.layouts import Shape, is_kernel, last_word
+from effspec.weights.layouts import Shape, is_kernel, last_word, squeezed
 
 Signature: TypeAlias = tuple[tuple[str, Shape], ...]
 Contents: TypeAlias = tuple[Signature, ...]
@@ -99,15 +99,6 @@ class Ambiguous(Exception):
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """A key that sorts `block.10` after `block.9`."""
     return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|\D+", name))
-
-
-def squeezed(shape: Shape) -> Shape:
-    """The shape without axes of length 1: a linear layer equals a 1x1 convolution, element for element.
-
-    A window's height of 1 stays where it is wider: it tells 1x7 from 7x1.
-    """
-    wide = len(shape) == 4 and shape[2] == 1 < shape[3]
-    return tuple(size for axis, size in enumerate(shape) if size != 1 or (wide and axis == 2))
 
 
 def leaves(shapes: Mapping[str, Shape]) -> list[Leaf]:
