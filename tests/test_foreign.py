@@ -117,15 +117,15 @@ MODELS = [
 def test_keras_computes_the_same(
     keras: Any, tmp_path: Path, name: str, spec: str, variant: str, settings: dict[str, Any]
 ) -> None:
-    model = getattr(keras.applications, name)(weights=None, classifier_activation=None, input_shape=(96, 96, 3))
-    awaken(keras, model, 96)
+    model = getattr(keras.applications, name)(weights=None, classifier_activation=None, input_shape=(128, 128, 3))
+    awaken(keras, model, 128)
     file = checkpoint.load(exported(keras, model, tmp_path / "x.safetensors"))
     # What safetensors sorts by name, in the order of the code.
     shapes = {variable.path: tuple(variable.shape) for variable in model.weights}
-    compiled = effspec.compile(spec, variant=variant, set={**settings, "size": 96})
+    compiled = effspec.compile(spec, variant=variant, set={**settings, "size": 128})
     matching = convert(shapes, compiled.graph)
     ours = compiled.to_torch(weights=Moved(file, matching)).double().eval()
-    x = parity.picture(96, 2).double()
+    x = parity.picture(128, 2).double()
     with torch.no_grad():
         expected = model(raw(model, x), training=False)
     assert parity.distance(expected[0], expected[1]) > 0.1
@@ -261,7 +261,8 @@ def test_what_does_not_fit_is_told_in_pytorch_s_shapes(tmp_path: Path) -> None:
         "  = the checkpoint has `b/kernel` (7, 6, 1, 1), `b/bias` (7,), "
         "the model `b.weight` (5, 6, 1, 1), `b.bias` (5,)\n"
         "  = shapes as PyTorch has them: the checkpoint's kernels end with the outputs\n"
-        "  = help: choose the variant and settings that it was trained with (`--set classes=N` for another head)"
+        "  = help: choose the variant and settings that it was trained with (`--set classes=N` for another head); "
+        "or `--new-head` takes all else, and starts `b` from initial values"
     )
 
 
