@@ -402,11 +402,20 @@ def explain(code: str | None, as_json: bool) -> None:
 def targets(names: tuple[str, ...], as_json: bool) -> None:
     """List the targets, what can run them here, and their options."""
     from effspec import backend as backends
+    from effspec.diagnostics import EffspecError
     from effspec.runtime.runners import runners
 
-    found = [backends.find(name) for name in names or backends.names()]
+    found: list[Any] = []
+    broken: dict[str, str] = {}
+    for name in names or backends.names():
+        try:
+            found.append(backends.find(name))
+        except EffspecError as error:
+            if names:
+                raise
+            broken[name] = error.diagnostics[0].message
     if as_json:
-        document("targets", found, list(runners()))
+        document("targets", found, list(runners()), broken)
         return
     from effspec.report import options_of
 
@@ -416,6 +425,8 @@ def targets(names: tuple[str, ...], as_json: bool) -> None:
             data(f"        {runner.state}")
         for line in options_of(backend):
             data(line)
+    for name, message in broken.items():
+        data(f"{name:<6} {message}")
 
 
 @cli.command(name="list", short_help="List the shipped specs, models and variants.")

@@ -205,6 +205,7 @@ class TargetsDocument(_Part):
 
     schema_: Literal["effspec.targets/1"] = Field(default="effspec.targets/1", serialization_alias="schema")
     targets: list[Target]
+    broken: dict[str, str] = Field(description="targets that cannot be loaded, and why")
 
 
 class PartedLayer(_Part):
@@ -447,8 +448,9 @@ def _runtime(runner: Runner) -> Runtime:
     return Runtime(name=runner.name, dtype=runner.dtype, version=runner.version, install=runner.install)
 
 
-def targets(backends: Sequence[Backend], runners: Sequence[Runner]) -> TargetsDocument:
+def targets(backends: Sequence[Backend], runners: Sequence[Runner], broken: dict[str, str]) -> TargetsDocument:
     return TargetsDocument(
+        broken=broken,
         targets=[
             Target(
                 name=backend.name,
@@ -462,7 +464,7 @@ def targets(backends: Sequence[Backend], runners: Sequence[Runner]) -> TargetsDo
                 runtimes=[_runtime(runner) for runner in runners if runner.target == backend.name],
             )
             for backend in backends
-        ]
+        ],
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from onnx import numpy_helper
 
 import effspec
+from effspec import backend
 from effspec.cli import main
 from effspec.runtime import onnx_models, pytorch, verify
 from effspec.runtime.reference import Awake
@@ -394,3 +395,20 @@ def test_a_target_that_cannot_express_the_model(spec: str, capsys: pytest.Captur
     assert [problem["message"] for problem in document["refused"]["torch"]] == [why]
     assert main(["verify", "two.eff", "--variant", "v", "--targets", "torch"]) == 1
     assert f"error[E0704]: {why}" in capsys.readouterr().err
+
+
+def test_targets_say_what_can_be_written_and_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(backend.BUILT_IN, "dot", "no_such_package:BACKEND")
+    assert main(["targets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"        runs here in ONNX Runtime {RUNTIME.version} (float32)" in lines
+    assert lines[-1] == "dot    target `dot` cannot be loaded: No module named 'no_such_package'"
+    assert main(["targets", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["broken"] == {"dot": "target `dot` cannot be loaded: No module named 'no_such_package'"}
+    runtimes = {target["name"]: [one["name"] for one in target["runtimes"]] for target in document["targets"]}
+    assert runtimes == {"ir": [], "onnx": ["ONNX Runtime", "onnx.reference"], "torch": ["PyTorch"]}
+    assert main(["targets", "dot"]) == 1
+    assert "error[E0702]" in capsys.readouterr().err
