@@ -27,6 +27,7 @@ class Law(NamedTuple):
 
 
 _LISTED = 3  # so many tensors are named one by one
+_ENDS = 4  # so many endings of paths stand in one test
 _MODULES = {"conv": "nn.Conv2d", "conv_transpose": "nn.ConvTranspose2d", "linear": "nn.Linear"}
 _NORMS = {"batch_norm": "nn.BatchNorm2d"}
 _ONE = ("constant", (("value", 1),))  # how torch's norms start
@@ -128,7 +129,19 @@ def _what_only_they_have(paths: list[str], known: list[str]) -> ast.expr | None:
         if tail and [path for path in known if path.startswith(head) and path.endswith(tail)] == paths:
             tests = [f"path.startswith({head!r})"] if head else []
             return parse(" and ".join([*tests, f"path.endswith({tail!r})"]))
-    return None
+    ends = {_shortest_end(path, paths, known) for path in paths}
+    few = len(ends) <= min(_ENDS, len(paths) // 2)
+    return parse(" or ".join(f"path.endswith({end!r})" for end in sorted(ends))) if few else None
+
+
+def _shortest_end(path: str, paths: list[str], known: list[str]) -> str:
+    """The fewest last words of a path that no path but `paths` ends with; at least two."""
+    words, own = path.split("."), set(paths)
+    for count in range(2, len(words)):
+        end = "." + ".".join(words[-count:])
+        if all(other in own for other in known if other.endswith(end)):
+            return end
+    return path
 
 
 def _common(rows: list[list[str]]) -> list[str]:
@@ -174,7 +187,8 @@ def _is_torch_s_own(law: Law) -> bool:
 
 def _on_its_own(law: Law, parameter: Parameter) -> Law:
     """The law of one tensor, of which the fans are known."""
-    if not law.kind.startswith(("kaiming", "xavier")) or _is_torch_s_own(law):
+    alike = law.kind.startswith("xavier") and "groups" not in parameter.init.args
+    if not law.kind.startswith(("kaiming", "xavier")) or _is_torch_s_own(law) or alike:
         return law
     known = distribution(parameter.init, parameter.shape)
     return Law(known.kind, tuple((word, number) for word, number in known._asdict().items() if word != "kind"))
@@ -226,5 +240,8 @@ def _draw(law: Law, weight: ast.expr) -> ast.expr:
             reach = values["cut"] * values["std"]
             ends = {"a": build.literal(values["mean"] - reach), "b": build.literal(values["mean"] + reach)}
             return call("nn.init.trunc_normal_", weight, mean=numbers["mean"], std=numbers["std"], **ends)
+    if law.kind.startswith("xavier"):
+        gain = {} if values["gain"] == 1 else {"gain": numbers["gain"]}
+        return call(f"nn.init.{law.kind}_", weight, **gain)
     mode = {"mode": ast.Constant("fan_out")} if values["mode"] == "fan_out_all" else {}
     return call(f"nn.init.{law.kind}_", weight, **mode, nonlinearity=ast.Constant("relu"))

@@ -320,7 +320,8 @@ class Conv2d(_Conv):
         self.bias = _tensor(self.out_channels) if bias else None
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        found: Tensor = conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight, self.bias)
@@ -445,7 +446,8 @@ def _module(name: str, function: Callable[..., Tensor], *names: str) -> type[Mod
 
 
 def _flattened(x: Tensor, start_dim: int = 1, end_dim: int = -1) -> Tensor:
-    return x.flatten(start_dim, end_dim)
+    found: Tensor = x.flatten(start_dim, end_dim)
+    return found
 
 
 def _zero_padded(x: Tensor, padding: Any) -> Tensor:
