@@ -11,7 +11,7 @@ from effspec.diagnostics import Label, Span
 from effspec.frames import MAX_NESTING, MAX_STEPS, Frame, Place, Scope
 from effspec.ir.graph import Value
 from effspec.ir.types import TensorType
-from effspec.layers import Application, Bound, Instance, Layer, Tensor, key
+from effspec.layers import Application, Bound, Instance, Layer, Tensor
 from effspec.ops.base import REQUIRED, Op, OpError, show
 from effspec.ops.bind import infer
 from effspec.params import ROOT_INIT
@@ -28,8 +28,6 @@ class Applier(Builder):
         super().__init__(model_name)
         self.stack: list[Layer] = []
         self.preparation: dict[str, dict[str, Any]] = {}
-        self.counting = False
-        self._counted: dict[Any, Any] = {}
         self._uses: dict[tuple[nodes.Node, str], int] = {}
 
     def static_weight(self, definition: Definition) -> int:
@@ -248,13 +246,6 @@ class Applier(Builder):
         )
         if node.on:
             self._name_inputs(node, value, scope, site)
-        mark = None
-        if self.counting:
-            # Blocks hold no lines of the model: while those are counted, equal blocks are run once.
-            given = tuple((name, key(bound.value)) for name, bound in sorted(layer.bound.items()))
-            mark = (node, given, _types(value), id(frame.defaults), id(frame.context), self.training)
-            if mark in self._counted:
-                return self._stand_in(self._counted[mark], path)
         self.trail.append(f"{path or node.name.id}")
         self.running.append(instance)
         try:
@@ -270,18 +261,7 @@ class Applier(Builder):
             self.trail.pop()
             self.running.pop()
         instance.output = inner.it
-        if mark is not None:
-            self._counted[mark] = inner.it
         return inner.it
-
-    def _stand_in(self, value: Any, path: str) -> Any:
-        """Tensors like those of an equal block, while lines are counted."""
-        if isinstance(value, tuple):
-            return tuple(self._stand_in(element, path) for element in value)
-        if not isinstance(value, Tensor):
-            return value
-        made = self.add_node("input", path, (), {"shape": value.type.shape}, (value.type,), value.span)
-        return Tensor(Value(made.id), value.type, value.span, value.label)
 
     def _new_instance(
         self,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 from effspec import values
+from effspec.counting import Counting
 from effspec.diagnostics import CALL, COMMAND_LINE, Diagnostic, EffspecError, Label, Span, listed, suggest
 from effspec.frames import Cell, Frame, Given, HookValue, ModelContext, Place, Scope
 from effspec.ir.graph import Value
@@ -18,14 +18,13 @@ from effspec.origins import Head
 from effspec.resolve import Definition, Module
 from effspec.rules import visible
 from effspec.signatures import Rule, rules_of
-from effspec.statements import Statements
 from effspec.syntax import nodes
 
 _Trial: TypeAlias = Callable[[], tuple[Frame, dict[str, Cell]]]
 
 
-class Models(Statements):
-    """`Statements` with models: their parameters, scaling rules, variants and inputs."""
+class Models(Counting):
+    """`Counting` with models: their parameters, scaling rules, variants and inputs."""
 
     def _apply_model(
         self, layer: Layer, definition: Definition, value: Any, place: Place, application: Application
@@ -55,27 +54,20 @@ class Models(Statements):
         return inner.it
 
     def count_blocks(self, node: nodes.Model, parameters: _Trial, expand: _Trial) -> int | None:
-        """The number of repeated lines of a model that asks for it, by a trial that leaves no trace.
+        """The number of repeated lines of a model that asks for it, found without a trace.
 
-        The trial is an expansion, or, where tensors have no say in the count, the model's parameters alone.
+        Numbers alone tell it, or, where tensors have a say, a trial expansion.
         """
         if not any(isinstance(part, nodes.Attribute) and part.name.id == "blocks" for part in nodes.descend(node)):
             return None
         saved = (self.graph, self.next_id, self.paths, self.owners, self.recording, dict(self.preparation))
         trial = self.graph.copy()
         self.graph, self.paths, self.owners, self.recording = trial, dict(saved[2]), dict(saved[3]), False
-        outer = self.counting, self._counted
-        self.counting, self._counted = True, {}
         try:
-            lines = _counted_alone(node)
-            if lines is not None:
-                with suppress(EffspecError):  # what is wrong is said where the line is run
-                    frame, _ = parameters()
-                    return sum(self.repeats(times, frame) for times in lines)
-            frame, _ = expand()
-            return int(frame.context.block)
+            frame, _ = parameters()
+            count = self.counted_alone(node.body, frame)
+            return count if count is not None else int(expand()[0].context.block)
         finally:
-            self.counting, self._counted = outer
             (self.graph, self.next_id, self.paths, self.owners, self.recording, self.preparation) = saved
 
     def _taps(self, frame: Frame) -> Taps:
@@ -406,20 +398,3 @@ def _mentions(node: nodes.Model, rules: Sequence[nodes.Scaling], parameter: str,
     texts += [hook.result for rule in rules for hook in rule.hooks if hook.name.id == parameter]
     words = [part.id for text in texts for part in nodes.descend(text) if isinstance(part, nodes.Name)]
     return name in words or any(_mentions(node, rules, word, name, seen) for word in words)
-
-
-def _counted_alone(model: nodes.Model) -> list[nodes.Scaled] | None:
-    """The repeats of a body that is lines alone, without guards and groups, and whose counts name no tensor."""
-    tensors = {"it", "input", *(declared.name.id for declared in model.inputs)}
-    counts: list[nodes.Scaled] = []
-    for statement in model.body.statements:
-        match statement:
-            case nodes.Line(guard=None, repeats=repeats):
-                counts += [repeats] if repeats is not None else []
-            case nodes.Default() | nodes.Output() | nodes.Prepare() | nodes.Require():
-                pass
-            case _:
-                return None
-    named = {part.id for count in counts for part in nodes.descend(count) if isinstance(part, nodes.Name)}
-    grouped = any(isinstance(part, nodes.Group) for part in nodes.descend(model.body))
-    return None if named & tensors or grouped else counts

@@ -136,7 +136,7 @@ class Statements(Applier):
             for i in range(count):
                 block = None
                 if frame.is_model:
-                    block = 0 if self.counting else frame.context.block
+                    block = frame.context.block
                     frame.context.block += 1
                 frame.iteration = (*outer_iteration, i)
                 if line.out is not None:

@@ -54,6 +54,7 @@ LAYERS = (
     "effspec.building",
     "effspec.apply",
     "effspec.statements",
+    "effspec.counting",
     "effspec.scaling",
     "effspec.elaborate",
     "effspec.preprocessing",
