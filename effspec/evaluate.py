@@ -273,7 +273,8 @@ class Evaluator:
             return
         if not isinstance(value, tuple) or len(value) != len(targets):
             names = ", ".join(target.id for target in targets)
-            self.fail("E0506", f"`{names}` needs {len(targets)} values, found {self.describe(value)}", span)
+            help = "apply it: `a, b = it |> split(2)`" if isinstance(value, Layer) else None
+            self.fail("E0506", f"`{names}` needs {len(targets)} values, found {self.describe(value)}", span, help=help)
         for target, element in zip(targets, value, strict=True):
             self.bind_name(target, element, frame)
 

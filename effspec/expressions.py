@@ -20,8 +20,10 @@ _OTHER_WORDS = {
     "None": "identity",
     "self": "input",
     "range": "..<",
+    "int": "floor",
     "math": "sqrt",
 }
+_AT_HELP = "read it in the layer of a line with `x` (`x 1` will do), or in a `default`"
 NO_LAYER = (
     nodes.Number, nodes.Boolean, nodes.String, nodes.Compare, nodes.Logic, nodes.Range, nodes.DefaultRead
 )  # fmt: skip
@@ -219,7 +221,9 @@ class Expressions:
         if argument.then is not None:
             self.expression(argument.then, context)
             if not layer:
-                self.problems.add("E0211", "`then` belongs to an argument of a layer", argument.span)
+                self.problems.add(
+                    "E0211", "`then` belongs to an argument of a layer", argument.span, help=signatures.THEN_HELP
+                )
             elif not context.then:
                 message = "`then` is written on a line that is not repeated"
                 self.problems.add("E0211", message, argument.span, help="add `x N` to the line, or delete `then`")
@@ -247,7 +251,8 @@ class Expressions:
             message = f"unknown attribute `{word.id}`"
             text = f"a tensor has {', '.join(known)}"
             every = [*known, "taps", *sorted(self.taps)]
-            self.problems.add("E0508", message, word.span, text, help=suggest(word.id, every))
+            joined = "lists are joined by `+`: `xs + [x]`" if word.id in ("append", "extend") else None
+            self.problems.add("E0508", message, word.span, text, help=joined or suggest(word.id, every))
         return None
 
     def _member(self, module: Module, word: nodes.Identifier) -> Signature | None:
@@ -276,7 +281,7 @@ class Expressions:
             if context.at:
                 message, help = f"`at.{word.id}` counts the lines of a model", "a block's line has at.i and at.n"
             else:
-                message, help = f"`at.{word.id}` is read where no line is repeated", "write `x 1` on the line"
+                message, help = f"`at.{word.id}` is read where no line is repeated", _AT_HELP
             self.problems.add("E0210", message, node.span, help=help)
 
     def _pipe(self, node: nodes.Pipe, context: Context) -> None:

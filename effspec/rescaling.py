@@ -122,7 +122,7 @@ def _arguments(rule: Rule) -> list[Diagnostic]:
     signature = declared("scaling", rule.node.name.id, rule.node.parameters, rule.node.span.place)
     problems, _ = signatures.check(rule.written, signature)
     problems += [
-        Diagnostic("E0211", "`then` belongs to an argument of a layer", Label(argument.span))
+        Diagnostic("E0211", "`then` belongs to an argument of a layer", Label(argument.span), help=signatures.THEN_HELP)
         for argument in rule.written.arguments
         if argument.then is not None
     ]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from effspec import library, rules, signatures, uses
 from effspec.bodies import Walker
-from effspec.diagnostics import Diagnostic, EffspecError, Label, suggest
+from effspec.diagnostics import Diagnostic, EffspecError, Label, listed, suggest
 from effspec.expressions import Context, importable
 from effspec.modules import Definition, Module, Reader, model_of, named, variant_named
 from effspec.names import EXPECT_CALLS, EXPECT_NUMBERS, HOOKS, OPERATORS, PREDECLARED, RESERVED
@@ -313,7 +313,8 @@ class _File:
     def _expect(self, node: nodes.Expect, walker: Walker) -> None:
         if node.variant.id not in self.module.variants:
             message = f"unknown variant `{node.variant.id}`"
-            self.problems.add("E0201", message, node.variant.span, help=suggest(node.variant.id, self.module.variants))
+            help = suggest(node.variant.id, self.module.variants) or _variants(list(self.module.variants))
+            self.problems.add("E0201", message, node.variant.span, help=help)
         for check in node.checks:
             if not _is_condition(check):
                 help = "for example `params == 5_288_548`"
@@ -417,3 +418,9 @@ class _File:
             if entry.name.id not in reads:
                 message = f"nothing reads `default.{entry.name.id}`"
                 self.problems.add("E0202", message, entry.name.span, help=suggest(entry.name.id, sorted(reads)))
+
+
+def _variants(names: list[str]) -> str:
+    if not names:
+        return "state it: `variant name = Model()`"
+    return f"the variants are {listed(names[:9])}" + (f", and {len(names) - 9} more" if len(names) > 9 else "")

@@ -136,5 +136,7 @@ def report_unused(scope: Scope, problems: Problems) -> None:
     for name, binding in scope.names.items():
         if not binding.used:
             help = {"loop variable": "write `_`", "binding": "delete it, or write `_` for a part"}.get(binding.what)
+            if binding.what == "binding" and binding.signature is not None and binding.signature.is_layer:
+                help = f"a layer is applied by a line of its own, its label before it: `{name}: ...`"
             help = help or "delete it"
             problems.add("E0202", f"the {binding.what} `{name}` is never used", binding.span, help=help)

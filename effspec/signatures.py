@@ -31,6 +31,8 @@ _OTHER_WORDS: dict[str, tuple[str, ...]] = {
 _KNOWN_ANYHOW = ("in_channels", "in_features", "num_features", "input_channels", "in_planes")
 _WITHOUT_NAMES: tuple[Kind, ...] = ("function", "each")
 
+THEN_HELP = "it stands between whole values: `f(a) then f(b)`"
+
 
 @dataclass(frozen=True)
 class Signature:

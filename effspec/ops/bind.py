@@ -83,8 +83,9 @@ def _value(owner: str, argument: Argument, given: Mapping[str, object]) -> objec
     converted = _CONVERTERS[kind](value) if kind != "text" else value if value in argument.choices else _WRONG
     if converted is _WRONG:
         expected = " or ".join(f'"{choice}"' for choice in argument.choices) if kind == "text" else _EXPECTED[kind]
+        help = "round it: `floor(...)`, `ceil(...)` or `round(...)`" if isinstance(value, Fraction) else None
         raise OpError(
-            f"`{argument.name}` of {owner} is {describe(value)}, expected {expected}", argument.name, code="E0408"
+            f"`{argument.name}` of {owner} is {describe(value)}, expected {expected}", argument.name, help, code="E0408"
         )
     return converted
 
@@ -210,6 +211,6 @@ _EXPECTED: dict[Kind, str] = {
     "real": "a number that float32 can hold",
     "sizes": "a list of sizes",
     "axes": "a list of integers",
-    "parts": "a size or a list of sizes",
+    "parts": "a size or a list of sizes, each at least 1",
     "init": "a number or an initialiser such as normal(std = 0.02)",
 }

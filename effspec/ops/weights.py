@@ -188,6 +188,12 @@ def _resolve_linear(arguments: Mapping[str, object], types: Types) -> Attributes
 
 
 def _linear_type(types: Types, attributes: Attributes) -> tuple[TensorType, ...]:
+    shape = types[0].shape
+    if len(shape) == 3 and shape[0] > shape[1] * shape[2] == 1:
+        # Channels are meant: nobody multiplies a single number by a matrix for each of them.
+        raise OpError(
+            f"linear works on the last axis, which is 1 long in {show(shape)}", help="put `flatten()` before it"
+        )
     return (TensorType((*types[0].shape[:-1], _integer(attributes, "out_features")), types[0].batched),)
 
 

@@ -332,6 +332,9 @@ _HABITS: tuple[tuple[str, str, str], ...] = (
     (":", r".*\b(if|for|while|else)\b[^{]*:", "a body stands in braces: `if c { ... }`"),
     ("[\u00d7*]|\u00b7", r".*->.*", "a line is repeated by `x`: `MBConv() -> 24 x 3`"),
     ("[0-9].*", r".*\bon\s+\w+\s*:[^\[]*", "a shape is a list: `on image: [3, 224, 224]`"),
+    (",", r".*[=(,]\s*\([^()]*,", "a list stands in brackets: `[1, 5]`"),
+    ("->", r".*\bx\s+\S+\s*->", "the channels come first: `-> 8 x 2`"),
+    ("<=?|>=?", r".*(<|>)=?[^,]*(<|>)=?", "comparisons do not chain: write `a < b and b < c`"),
     ("=", r"\s*self\..*", "a layer's label stands before it: `stem: conv(32)`"),
 )
 
