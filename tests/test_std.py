@@ -40,6 +40,7 @@ model Net() on image: [{channels}, {size}, {size}] {{
 NORM_ACT = "default norm = batch_norm(), act = relu"
 RELU = "default norm = batch_norm(), act = relu, drop = 0"
 SILU = "default norm = batch_norm(), act = silu, drop = 0"
+UIB = RELU + ", blur = identity, scale = identity"
 ACT = "default act = relu"
 
 
