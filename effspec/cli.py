@@ -487,12 +487,13 @@ def weights() -> None:
 @click.option("--part", metavar="KEY", help="Which of several sets of weights, such as state_dict_ema.")
 @point_options
 @click.option("--new-head", is_flag=True, help="Last layers of another size start from initial values.")
+@click.option("--class-names", metavar="FILE", type=click.Path(), help="Names of the outputs, one a line.")
 @click.option("--seed", metavar="N", type=int, help="Draws the initial values of a new head; 0 if not given.")
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(), help="A .safetensors file.")
 @click.option("--force", is_flag=True, help="Overwrite a file that effspec did not write.")
 def convert(
     checkpoint: str, spec: str, part: str | None, variant: str | None, phi: str | None, settings: tuple[str, ...],
-    model: str | None, new_head: bool, seed: int | None, output: str, force: bool,
+    model: str | None, new_head: bool, class_names: str | None, seed: int | None, output: str, force: bool,
 ) -> None:  # fmt: skip
     """Move a checkpoint of another code base to a spec's names, by structure and shape.
 
@@ -502,7 +503,10 @@ def convert(
 
     _check_weights(output)
     compiled = _compiled(spec, variant, phi, settings, model)
-    for line in run(compiled, checkpoint, output, part=part, new_head=new_head, seed=seed or 0, force=force):
+    for line in run(
+        compiled, checkpoint, output,
+        part=part, new_head=new_head, class_names=class_names, seed=seed or 0, force=force,
+    ):  # fmt: skip
         say(line)
 
 

@@ -693,6 +693,13 @@ model Other = Net with Thin
         "$ effspec weights convert sorted_by_name.safetensors --spec twins.eff -o twins.safetensors",
         "$ effspec weights convert in_order_of_the_code.pth --spec twins.eff -o twins.safetensors",
     ),
+    Code(
+        "E0807",
+        "class names that do not fit",
+        "A model has a name for each channel of its output: one line of a file, or one text of the checkpoint's list.",
+        "$ effspec weights convert b0.pth --spec b0 --variant b0 --class-names ten_names.txt -o b0.safetensors",
+        "$ effspec weights convert b0.pth --spec b0 --variant b0 --class-names imagenet.txt -o b0.safetensors",
+    ),
     # E09xx: expectations
     Code(
         "E0901",

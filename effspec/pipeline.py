@@ -201,15 +201,16 @@ class Compiled:
         """The hash of the function: 64 hexadecimal digits."""
         return self._lasting["function"]
 
-    def unit(self, target: str, options: Mapping[str, Choice]) -> Unit:
-        """What a backend is given."""
+    def unit(self, target: str, options: Mapping[str, Choice], carried: Mapping[str, str] | None = None) -> Unit:
+        """What a backend is given; `carried` is metadata that comes with the weights."""
         from effspec.backend import Unit
         from effspec.identity import hashes
 
-        digests = hashes(self.graph, target=target, options=options, metadata=self.metadata, known=self._lasting)
+        metadata = {**self.metadata, **(carried or {})}
+        digests = hashes(self.graph, target=target, options=options, metadata=metadata, known=self._lasting)
         spec = Path(self.module.name).name
         return Unit(
-            self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, digests, self.metadata,
+            self.graph, self.name, self.variant, spec, self.scale, self.params, self.macs, digests, metadata,
             self.elaborated, self.scaling,
         )  # fmt: skip
 
@@ -237,11 +238,14 @@ class Compiled:
         With `new_head`, the last layers may have another number of outputs in the file: then they are the initial
         values of `seed`, and `new` of the result lists them.
         """
+        from effspec.weights import classes
         from effspec.weights.checkpoint import Checkpoint, load
         from effspec.weights.head import head
 
         parameters = self.graph.parameters(training=True, buffers=True)
-        return Checkpoint(load(path), parameters, head=head(self.graph), new_head=new_head, seed=seed)
+        found = Checkpoint(load(path), parameters, head=head(self.graph), new_head=new_head, seed=seed)
+        classes.check(found.class_names, self.graph, os.fspath(path))
+        return found
 
     def files(
         self,
@@ -266,6 +270,10 @@ class Compiled:
                 raise EffspecError(tuple(problems))
             # A checkpoint that does not fit is an error for every target, whether it holds weights or not.
             source = self.weights(weights, seed) if backend.reads_weights or weights is not None else None
+            if backend.reads_weights and (names := getattr(source, "class_names", ())):
+                from effspec.weights import classes
+
+                unit = self.unit(backend.name, chosen, classes.metadata(names))
             files = backend.emit(unit, source, chosen, filename or self.stem + backend.suffix)
         return files if backend.binary else tuple(output.sealed(file) for file in files)
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from effspec import diagnostics as problems
 from effspec.pipeline import Compiled, plain
 from effspec.syntax import nodes
-from effspec.weights.store import nbytes
 
 if TYPE_CHECKING:
     from effspec.backend import Backend
@@ -473,6 +472,8 @@ def explained(entry: Code) -> ExplainDocument:
 
 
 def weights_shown(file: TensorFile) -> WeightsShowDocument:
+    from effspec.weights.store import nbytes
+
     tensors = [
         TensorOfFile(
             name=name, shape=list(shape), dtype=file.dtypes[name], elements=prod(shape), bytes=nbytes(file, name)

@@ -12,6 +12,7 @@ from effspec import output
 from effspec.identity import short
 from effspec.progress import doing
 from effspec.report import WIDTH, quantity, shape
+from effspec.weights import classes
 from effspec.weights.store import nbytes
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def convert(
     *,
     part: str | None = None,
     new_head: bool = False,
+    class_names: str | None = None,
     seed: int = 0,
     force: bool = False,
 ) -> Iterator[str]:
@@ -37,14 +39,21 @@ def convert(
     from effspec.weights.convert import convert as matched
     from effspec.weights.head import lines
 
-    output.check(Path(path), inputs=[checkpoint, *compiled.inputs()])
+    output.check(Path(path), inputs=[checkpoint, *compiled.inputs(), *filter(None, [class_names])])
     doing(f"matching {Path(checkpoint).name} by structure and shape")
     file = load(checkpoint, part)
+    names = classes.read(class_names) if class_names is not None else classes.of(file)
     matching = matched(file.shapes, compiled.graph, new_head=new_head)
     yield from matching.lines()
     if new_head:
         yield from lines(matching.new, seed)
-    yield _write(compiled, Moved(file, matching, seed), path, force, {})
+    if class_names is None and names and matching.new:
+        yield f"its {len(names):,} class names are left out"
+        names = ()
+    where = class_names or checkpoint
+    if classes.check(names, compiled.graph, where):
+        yield f"{len(names):,} class names, from {where}"
+    yield _write(compiled, Moved(file, matching, seed), path, force, classes.metadata(names))
 
 
 def initial(compiled: Compiled, path: str, *, seed: int = 0, force: bool = False) -> Iterator[str]:
@@ -133,6 +142,7 @@ def _about(metadata: Mapping[str, str]) -> Iterator[str]:
         if hashes:
             yield "  " + ", ".join(hashes)
     for key, value in rest.items():
+        value = value if key != classes.KEY else value.strip("[]")
         text = f"  {key}: {' '.join(value.split())}"
         yield text if len(text) <= WIDTH else text[: WIDTH - 4] + " ..."
 

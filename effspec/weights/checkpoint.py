@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from effspec.diagnostics import fail
 from effspec.ir.graph import Parameter
 from effspec.ops.base import show
-from effspec.weights import safetensors
+from effspec.weights import classes, safetensors
 from effspec.weights.head import New, lines, resized
 from effspec.weights.initial import Seeded
 from effspec.weights.parts import Part
@@ -154,10 +154,14 @@ class Checkpoint:
         fits = parameters is not None
         self.new = check_fits(file, parameters or (), head=head, new_head=new_head) if fits else ()
         self._fresh = {one.parameter.path for one in self.new}
+        self.class_names: classes.Names = () if self.new else classes.of(file)
 
     def lines(self) -> list[str]:
         """What was done about a new head, for a person."""
-        return lines(self.new, self.seed) if self.new_head else []
+        if not self.new_head:
+            return []
+        lost = len(classes.of(self.file)) if self.new else 0
+        return lines(self.new, self.seed) + ([f"its {lost:,} class names are left out"] if lost else [])
 
     def tensor(self, parameter: Parameter) -> NDArray[np.float32]:
         """The tensor of that path; E0804 where it is missing or has another shape."""

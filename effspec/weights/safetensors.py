@@ -150,7 +150,7 @@ def chunks(
 
     `tensor(name)` is asked once for each name, in the order of the file; it must give the shape that was announced.
     """
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name in sorted(shapes):
         end = at + 4 * prod(shapes[name])
