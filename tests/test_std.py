@@ -40,7 +40,7 @@ model Net() on image: [{channels}, {size}, {size}] {{
 NORM_ACT = "default norm = batch_norm(), act = relu"
 RELU = "default norm = batch_norm(), act = relu, drop = 0"
 SILU = "default norm = batch_norm(), act = silu, drop = 0"
-UIB = RELU + ", blur = identity, scale = identity"
+UIB = f"{RELU}, blur = identity, scale = identity"
 ACT = "default act = relu"
 
 
@@ -105,11 +105,11 @@ CASES: list[tuple[str, str, str, Callable[[], nn.Module]]] = [
         lambda: effnet.EdgeResidual(C, C, 3, exp_ratio=4, act_layer=nn.SiLU),
     ),
     ("conv", f"FusedMBConv({C}, expand = 1)", SILU, lambda: effnet.ConvBnAct(C, C, 3, skip=True, act_layer=nn.SiLU)),
-    ("mobile", "UIB(24, start = 5, mid = 3, s = 2)", NORM_ACT, lambda: uib(24, 5, 3, 0, 2)),
+    ("mobile", "UIB(24, start = 5, mid = 3, s = 2)", UIB, lambda: uib(24, 5, 3, 0, 2)),
     (
         "mobile",
         f"UIB({C}, start = 3, end = 3)",
-        NORM_ACT,
+        UIB,
         lambda: uib(C, 3, 0, 3, 1),
     ),
     ("mobile", "MixConv(20, kernels = [3, 5, 7])", "", lambda: MixedConv2d(C, 20, [3, 5, 7])),
