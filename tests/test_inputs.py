@@ -9,6 +9,8 @@ import torch
 
 import effspec
 from effspec.diagnostics import EffspecError
+from effspec.library import shipped
+from effspec.resolve import load
 from effspec.runtime import verify
 from effspec.runtime.reference import Awake, random_inputs
 from effspec.runtime.runners import runners
@@ -48,6 +50,14 @@ def test_every_target_and_the_peer(spec: str, variant: str, peer: str, size: Any
     assert verify.distance(judged.expected[0], expected) <= parity.TOLERANCE
     for verdict in verify.verify(net, list(runners()), inputs, weights):
         assert verdict.agrees, (verdict.runner.title, verdict.difference, verdict.layer)
+
+
+@pytest.mark.parametrize("spec", [name for name in shipped() if load(name).variants])
+def test_every_spec_takes_a_grey_rectangle(spec: str) -> None:
+    variant = next(iter(load(spec).variants))
+    net = effspec.compile(spec, variant=variant, set={"size": (320, 384), "in_channels": 1})
+    assert net.input_shape == (1, 320, 384)
+    assert len(net.prepared("image").mean) == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import effspec
 from effspec import backend
 from effspec.cli import main
 from effspec.runtime import onnx_models, pytorch, verify
-from effspec.runtime.reference import Awake
+from effspec.runtime.reference import Awake, random_inputs
 from effspec.runtime.runners import Runner, runners
 from effspec.summary import VerifyDocument
 
@@ -395,6 +395,20 @@ def test_a_target_that_cannot_express_the_model(spec: str, capsys: pytest.Captur
     assert [problem["message"] for problem in document["refused"]["torch"]] == [why]
     assert main(["verify", "two.eff", "--variant", "v", "--targets", "torch"]) == 1
     assert f"error[E0704]: {why}" in capsys.readouterr().err
+
+
+def test_lists_of_outputs(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("list.eff").write_text(
+        "effspec 1\nmodel M() on image: [3, 8, 8] {\n    a, b = it |> conv(6, k = 3) |> split([2, 4])\n"
+        "    output maps = [a, [b, a |> own: conv(3)]]\n    output sum = b |> reduce_sum([0])\n}\nvariant v = M()\n"
+    )
+    assert main(["verify", "list.eff", "--variant", "v", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {verdict["output"].partition(".")[0] for verdict in document["verdicts"]} <= {"maps", "sum"}
+    net = effspec.compile("list.eff", variant="v")
+    judged = verify.Reference(net, Awake(net.graph), random_inputs(net.graph, 2, 0))
+    assert judged.names == ["maps.0", "maps.1", "maps.2", "sum"]
+    assert [array.shape for array in judged.expected] == [(2, 2, 8, 8), (2, 4, 8, 8), (2, 3, 8, 8), (2, 1, 8, 8)]
 
 
 def test_targets_say_what_can_be_written_and_run(
