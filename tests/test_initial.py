@@ -39,6 +39,8 @@ CASES = [
     ("b0", "tv_b0", "torchvision/efficientnet_b0"),
     ("efficientnet_lite", "lite0", "timm/efficientnet_lite0"),
     ("efficientnet_v2", "s", "timm/efficientnetv2_s"),
+    ("efficientnet_cc", "b0_4e", "timm/efficientnet_cc_b0_4e"),
+    ("mobilenet_v4", "hybrid_medium", "timm/mobilenetv4_hybrid_medium"),
     ("efficientnet_v2", "tv_s", "torchvision/efficientnet_v2_s"),
     ("squeezenet", "v1_1", "torchvision/squeezenet1_1"),
     ("mobileone", "s1", "timm/mobileone_s1"),
