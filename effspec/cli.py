@@ -491,9 +491,11 @@ def weights() -> None:
 @click.option("--seed", metavar="N", type=int, help="Draws the initial values of a new head; 0 if not given.")
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(), help="A .safetensors file.")
 @click.option("--force", is_flag=True, help="Overwrite a file that effspec did not write.")
+@json_option
 def convert(
     checkpoint: str, spec: str, part: str | None, variant: str | None, phi: str | None, settings: tuple[str, ...],
     model: str | None, new_head: bool, class_names: str | None, seed: int | None, output: str, force: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Move a checkpoint of another code base to a spec's names, by structure and shape.
 
@@ -503,10 +505,14 @@ def convert(
 
     _check_weights(output)
     compiled = _compiled(spec, variant, phi, settings, model)
-    for line in run(
+    done = run(
         compiled, checkpoint, output,
         part=part, new_head=new_head, class_names=class_names, seed=seed or 0, force=force,
-    ):  # fmt: skip
+    )  # fmt: skip
+    if as_json:
+        document("weights_converted", output, done)
+        return
+    for line in done.lines:
         say(line)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from effspec.codes import Code
     from effspec.commands.check import Result
     from effspec.commands.verify import Result as Verification
+    from effspec.commands.weights import Converted
     from effspec.modules import Module
     from effspec.runtime.runners import Runner
     from effspec.runtime.verify import Layer
@@ -277,6 +278,32 @@ class WeightsShowDocument(_Part):
     tensors: list[TensorOfFile]
 
 
+class NewTensor(_Part):
+    """A tensor of a new head, beside what the checkpoint has in its place; shapes as PyTorch has them."""
+
+    path: str
+    shape: list[int]
+    source: str
+    source_shape: list[int]
+
+
+class WeightsConvertDocument(_Part):
+    """`effspec weights convert --json`."""
+
+    schema_: Literal["effspec.weights-convert/1"] = Field(
+        default="effspec.weights-convert/1", serialization_alias="schema"
+    )
+    path: str
+    tensors: dict[str, str] = Field(description="the checkpoint's name of each tensor of the model")
+    outputs: Literal["first", "last"] = Field(description="where the checkpoint's kernels have their outputs")
+    reshaped: list[str] = Field(description="tensors whose shapes differ in axes of length 1")
+    counters: int = Field(description="how many counts of batches were left out")
+    preparation: list[str] = Field(description="tensors of the checkpoint that prepare a picture, left out")
+    initial: list[str] = Field(description="tensors of training outputs that the checkpoint lacks: initial values")
+    new_head: list[NewTensor]
+    class_names: int = Field(description="how many the file carries")
+
+
 class TwoShapes(_Part):
     """A tensor of another shape in either file."""
 
@@ -324,6 +351,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "list": ListDocument,
     "targets": TargetsDocument,
     "explain": ExplainDocument,
+    "weights-convert": WeightsConvertDocument,
     "weights-show": WeightsShowDocument,
     "weights-diff": WeightsDiffDocument,
 }
@@ -487,6 +515,26 @@ def weights_shown(file: TensorFile) -> WeightsShowDocument:
         metadata=dict(file.metadata),
         elements=sum(tensor.elements for tensor in tensors),
         tensors=tensors,
+    )
+
+
+def weights_converted(path: str, done: Converted) -> WeightsConvertDocument:
+    matching = done.matching
+    return WeightsConvertDocument(
+        path=path,
+        tensors=dict(matching.names),
+        outputs=matching.layout.value,
+        reshaped=list(matching.reshaped),
+        counters=matching.counters,
+        preparation=list(matching.preparation),
+        initial=[parameter.path for parameter in matching.absent],
+        new_head=[
+            NewTensor(
+                path=one.parameter.path, shape=list(one.parameter.shape), source=one.name, source_shape=list(one.found)
+            )
+            for one in matching.new
+        ],
+        class_names=len(done.class_names),
     )
 
 

@@ -251,6 +251,27 @@ def test_depthwise_kernels_with_a_multiplier(tmp_path: Path) -> None:
             assert np.array_equal(moved[c * 2 + m, 0], depth[:, :, c, m])
 
 
+def test_names_of_tensorflow_slim(tmp_path: Path) -> None:
+    """As the checkpoints of MobileNet's authors call them."""
+    net = compiled(
+        tmp_path,
+        "s: conv(8, k = 3, bias = false); n: batch_norm(); d: conv(8, k = 3, groups = 8, bias = false); l: conv(5)",
+    )
+    norm = dict.fromkeys(("beta", "gamma", "moving_mean", "moving_variance"), (8,))
+    shapes = {
+        "Net/Conv2d_0/weights": (3, 3, 4, 8),
+        **{f"Net/Conv2d_0/BatchNorm/{word}": shape for word, shape in norm.items()},
+        "Net/Conv2d_1_depthwise/depthwise_weights": (3, 3, 8, 1),
+        "Net/Logits/Conv2d_1c_1x1/weights": (1, 1, 8, 5),
+        "Net/Logits/Conv2d_1c_1x1/biases": (5,),
+    }
+    found = convert(shapes, net.graph).names
+    assert {path.removeprefix("n."): name.rpartition("/")[2] for path, name in found.items()} == {
+        "s.weight": "weights", "weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
+        "running_var": "moving_variance", "d.weight": "depthwise_weights", "l.weight": "weights", "l.bias": "biases",
+    }  # fmt: skip
+
+
 def test_what_does_not_fit_is_told_in_pytorch_s_shapes(tmp_path: Path) -> None:
     net = compiled(tmp_path, "a: conv(6, k = 3); b: conv(5)").graph
     with pytest.raises(EffspecError) as caught:

@@ -65,6 +65,13 @@ def test_another_number_of_classes_of_a_peer(run: Any) -> None:
         "  classifier.weight (10, 1280); the checkpoint has `classifier.weight` (1000, 1280)",
         "  classifier.bias (10,); the checkpoint has `classifier.bias` (1000,)",
     ]
+    found = json.loads(run(*words, "--new-head", "--seed", "4", "-o", "x.safetensors", "--json")[1])
+    assert found["schema"] == "effspec.weights-convert/1" and found["outputs"] == "first" and found["counters"] == 49
+    assert found["tensors"]["stage1.0.dw.conv.weight"] == "blocks.0.0.conv_dw.weight" and len(found["tensors"]) == 309
+    assert found["new_head"][0] == {
+        "path": "classifier.weight", "shape": [10, 1280],
+        "source": "classifier.weight", "source_shape": [1000, 1280],
+    }  # fmt: skip
     net = effspec.compile("b0", variant="b0", set={"classes": 10})
     ours, x = net.to_torch(weights="x.safetensors").double().eval(), parity.picture(224).double()
     fresh = net.to_torch(seed=4).double()

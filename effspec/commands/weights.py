@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from effspec import output
 from effspec.identity import short
@@ -18,8 +18,17 @@ from effspec.weights.store import nbytes
 if TYPE_CHECKING:
     from effspec.backend import Weights
     from effspec.pipeline import Compiled
+    from effspec.weights.convert import Matching
     from effspec.weights.difference import Difference
     from effspec.weights.store import TensorFile
+
+
+class Converted(NamedTuple):
+    """What was moved from where, the class names that went along, and the lines that say so."""
+
+    matching: Matching
+    class_names: classes.Names
+    lines: tuple[str, ...]
 
 
 def convert(
@@ -32,8 +41,8 @@ def convert(
     class_names: str | None = None,
     seed: int = 0,
     force: bool = False,
-) -> Iterator[str]:
-    """Move a checkpoint, or a part of it, to the model's names; yields what to print."""
+) -> Converted:
+    """Move a checkpoint, or a part of it, to the model's names."""
     from effspec.weights.checkpoint import load
     from effspec.weights.convert import Moved
     from effspec.weights.convert import convert as matched
@@ -44,16 +53,15 @@ def convert(
     file = load(checkpoint, part)
     names = classes.read(class_names) if class_names is not None else classes.of(file)
     matching = matched(file.shapes, compiled.graph, new_head=new_head)
-    yield from matching.lines()
-    if new_head:
-        yield from lines(matching.new, seed)
+    said = matching.lines() + (lines(matching.new, seed) if new_head else [])
     if class_names is None and names and matching.new:
-        yield f"its {len(names):,} class names are left out"
+        said.append(f"its {len(names):,} class names are left out")
         names = ()
     where = class_names or checkpoint
     if classes.check(names, compiled.graph, where):
-        yield f"{len(names):,} class names, from {where}"
-    yield _write(compiled, Moved(file, matching, seed), path, force, classes.metadata(names))
+        said.append(f"{len(names):,} class names, from {where}")
+    said.append(_write(compiled, Moved(file, matching, seed), path, force, classes.metadata(names)))
+    return Converted(matching, names, tuple(said))
 
 
 def initial(compiled: Compiled, path: str, *, seed: int = 0, force: bool = False) -> Iterator[str]:
