@@ -104,17 +104,23 @@ def _resolve_dynamic_conv(arguments: Mapping[str, object], types: Types) -> Attr
             "dynamic_conv needs a weight that comes from the input, found one that is computed from parameters alone",
             help="such a weight is a convolution's own: `conv(out, weight = layer)`",
         )
-    if weight.shape[2:] != arguments["k"]:
+    kernel: tuple[int, int] = arguments["k"]  # type: ignore[assignment]
+    if weight.shape[2:] != kernel:
         raise OpError(
-            f"dynamic_conv needs a weight (out, channels / groups, {show(arguments['k'])[1:-1]}), "  # type: ignore[arg-type]
-            f"found {show(weight.shape)}",
+            f"dynamic_conv needs a weight (out, channels / groups, {show(kernel)[1:-1]}), found {show(weight.shape)}",
             "k",
+            f"write `k = {list(weight.shape[2:])}`" if len(weight.shape) == 4 else "reshape the weight to four axes",
         )
-    if weight.shape[1] * groups != channels or weight.shape[0] % groups:
+    out, inner = weight.shape[:2]
+    if inner * groups != channels or out % groups:
+        fitting = channels // inner
         raise OpError(
-            f"a weight {show(weight.shape)} in {groups} groups does not fit {channels} channels",
+            f"a weight {show(weight.shape)} in {groups} {'group' if groups == 1 else 'groups'} does not fit "
+            f"{channels} channels",
             "groups",
-            "its axes are out, channels / groups, height and width, and the groups divide out, too",
+            f"write `groups = {fitting}`"
+            if fitting * inner == channels and fitting and out % fitting == 0
+            else "its axes are out, channels / groups, height and width, and the groups divide out, too",
             code="E0413",
         )
     return resolve_window(arguments, types)  # type: ignore[return-value]
