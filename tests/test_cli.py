@@ -613,6 +613,7 @@ def test_schemas_are_published_and_true(effspec_: Any) -> None:
         "list",
         "targets",
         "explain",
+        "weights-convert",
         "weights-show",
         "weights-diff",
     }

@@ -63,6 +63,7 @@ class File(TensorFile):
             with ExitStack() as opened:
                 inner: Any = self.path
                 if zipfile.is_zipfile(self.path):
+                    self.kind = "Keras archive"
                     inner = opened.enter_context(opened.enter_context(zipfile.ZipFile(self.path)).open(INNER))
                 self._sets = dict(self._named(opened.enter_context(h5py.File(inner, "r"))))
                 self.dtypes: Mapping[str, str] = {name: self._type(name) for name in self._sets}
