@@ -108,6 +108,18 @@ CASES = [
     _case("squeezenet", "v1_0", squeeze=[8, 8, 16], pooled=[2, 3]),
     _case("googlenet", "googlenet"),
     _case("inception_v3", "v3", size=299),
+    _case("inception_v4", "v4", size=96, depths=[1, 2, 1]),
+    _case("inception_resnet_v2", "v2", size=96, depths=[2, 1, 1]),
+    _case("xception", "xception", size=75, middle=2),
+    _case("vovnet", "v39a", layers=2, mids=[8, 16, 16, 24], widths=[16, 24, 32, 40]),
+    _case("vovnet", "v19b_dw", size=75, mids=[16, 16, 24, 32], widths=[32, 48, 48, 64]),
+    _case("ghostnet", "v2_w100", size=75, width=0.5),
+    _case("rexnet", "w100", width=0.5),
+    _case("gernet", "small", widths=[16, 16, 48, 32, 24], depths=[1, 2, 2, 1, 1]),
+    _case("dpn", "dpn68", size=75, depths=[1, 2, 1, 2]),
+    _case("dpn", "dpn48b", depths=[1, 1, 2, 1]),
+    _case("hgnet", "tiny", widths=[32, 48, 48, 64], mids=[16, 16, 24, 24], layers=2),
+    _case("hgnet", "v2_b0", size=75, widths=[32, 48, 48, 64], hidden=64),
     _case("shufflenet_v2", "x0_5", size=75),
     _case("repvgg", "b1g4", depths=[2, 3, 4, 1], widths=[16, 24, 32, 40], stem=16),
     _case("repvgg", "d2se", depths=[1, 2, 1, 1], widths=[16, 32, 32, 48], stem=16, size=75),
@@ -175,7 +187,7 @@ class Drawn:
             values = 0.5 + numpy.abs(values)
         elif len(parameter.shape) >= 2:
             values *= math.prod(parameter.shape[1:]) ** -0.5
-        elif name == "weight":
+        elif name in ("weight", "scale"):
             values = 1 + values / 4
         else:
             values /= 4

@@ -58,6 +58,28 @@ def test_files_are_as_short_as_written_ones(case: Case) -> None:
     assert len(text.splitlines()) <= written + behind + more
 
 
+SAID = {
+    Case("specs/vovnet", "v39b"): (
+        "self.layer = nn.ModuleList([ConvNormAct(in_channels if i == 0 else mid, mid, 3) for i in range(5)])",
+        "self.join = ConvNormAct(in_channels + 5 * mid, out_channels)",
+    ),
+    Case("specs/googlenet", "googlenet"): (
+        'if self.training:\n            aux2 = self.aux2(features["inception4d"])\n            aux1 = self.aux1(',
+    ),
+    Case("specs/squeezenet", "v1_0"): ("for i, (name, fire) in enumerate(self.fire.items()):",),
+    Case("specs/repvgg", "a0"): ("elif isinstance(module, nn.BatchNorm2d):\n                nn.init.normal_(",),
+    Case("specs/mobileone", "s4"): ("several = kernel_size > 1 or same\n", "sum(parts) if self.several else parts[0]"),
+    Case("specs/vgg", "vgg11"): ("drop_rate: float = 0)", "stage(ConvAct, in_channels, 64, repeats=1)"),
+    Case("specs/hgnet", "v2_b0"): ("drops = (drop_path_rate * i / 4 for i in range(2, 5))",),
+}
+
+
+@pytest.mark.parametrize("case", SAID, ids=str)
+def test_lines_are_said_as_a_person_would(case: Case) -> None:
+    for words in SAID[case]:
+        assert words in text_of(published(case)), words
+
+
 # What variants share --------------------------------------------------------------------------------------------------
 
 

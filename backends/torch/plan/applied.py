@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
+from itertools import groupby
 
 from effspec.backends.torch import build, operators
 from effspec.backends.torch.build import call, name, own
@@ -16,6 +18,7 @@ from effspec.backends.torch.plan.applications import (
     label_of,
     op_of,
     owns_parameters,
+    width_of,
     word_of,
 )
 from effspec.backends.torch.plan.body import Applications, Text, common, force
@@ -102,7 +105,26 @@ class Applied(Sizes):
         if not isinstance(first.output, Tensor):
             return Text(tree, self._part_widths(source, attributes), True)
         self.made = None
-        return Text(tree, self.result_channels(source, here))
+        channels = self.result_channels(source, here)
+        return Text(tree, self._joined(here) if op == "concat" and channels is None else channels)
+
+    def _joined(self, here: Applications) -> ast.expr | None:
+        """The channels of a concatenation as a sum of widths that this class knows: `in_channels + 5 * mid`."""
+        rows = {entry: [width_of(part) for part in a.input] for entry, a in here.items() if not a.attributes["axis"]}
+        if self.scope.is_model or len(rows) < len(here) or len({len(row) for row in rows.values()}) > 1:
+            return None
+        columns = [dict(zip(rows, part, strict=True)) for part in zip(*rows.values(), strict=True)]
+        if any(None in column.values() for column in columns) or all(constant_of(column)[0] for column in columns):
+            return None
+        terms: list[ast.expr] = []
+        state = self.scope.snapshot()
+        for column, run in groupby(columns):
+            width, count = self.scope.width(column), len(list(run))
+            if width is None:
+                self.scope.restore(state)
+                return None
+            terms.append(width if count == 1 else build.binary("*", ast.Constant(count), width))
+        return reduce(build.added, terms)
 
     def _parts(self, here: Applications) -> dict[str, ast.expr]:
         """Equal parts of a split: how many `chunks`, or the one of their `sizes` where the input list counts them."""

@@ -41,11 +41,10 @@ class Calls(Loops):
         if argument.key == "inputs":
             return self.scope.express("inputs", column, None, self._how_many(source.tree))
         contextual = self._contextual(argument.key, entries)
-        drawn = self.draw(contextual, argument, entries) if contextual is not None else None
-        if drawn is not None:
-            return drawn
-        hint = self.hint(argument.key, entries) or self._shared_source(argument, entries)
-        tree = self.scope.express(argument.key.lstrip("="), column, hint)
+        tree = self.draw(contextual, argument, entries) if contextual is not None else None
+        if tree is None:
+            hint = self.hint(argument.key, entries) or self._shared_source(argument, entries)
+            tree = self.scope.express(argument.key.lstrip("="), column, hint)
         if argument.annotation == "float":
             self.scope.real(tree)
         return tree

@@ -291,7 +291,8 @@ class Containers(Modules):
                 if self.scope.holds(tree, rests):
                     return tree
                 self.scope.restore(state)
-        return next((tree for tree in self.scope.candidates() if self.scope.holds(tree, rests)), None)
+        known = next((tree for tree in self.scope.candidates() if self.scope.holds(tree, rests)), None)
+        return known or self.scope.width(rests)
 
     # How often
 

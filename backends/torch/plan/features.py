@@ -12,6 +12,8 @@ from effspec.backends.torch.build import call, name
 from effspec.backends.torch.plan.body import Class
 from effspec.backends.torch.plan.columns import Untranslatable
 
+from effspec.layers import Tensor
+
 _FEATURES = "features"
 # What ends a trunk: the mean (or maximum) over the whole image, and what makes a vector of it.
 _POOLING = frozenset({"mean", "amax", "adaptive_avg_pool2d", "flatten"})
@@ -30,7 +32,7 @@ def split_features(model: Class) -> None:
             trunk.take(statement)
         except Untranslatable:
             break
-    rest = [*trunk.tail, *model.forward[trunk.kept :]]
+    rest = [*trunk.tail, *trunk.without_aliases(model.forward[trunk.kept :])]
     if trunk.last is None or trunk.count < 2 or not trunk.is_head(rest):
         return
     done = trunk.done[: trunk.written]
@@ -40,7 +42,7 @@ def split_features(model: Class) -> None:
     model.methods.append(build.function("forward_features", model.inputs(), body, "dict[str, torch.Tensor]"))
     made: ast.expr = build.parse("self.forward_features(x)")
     start: list[ast.stmt] = []
-    if trunk.asides:
+    if trunk.asides or any(_FEATURES in build.free_names(statement) for statement in rest):
         start = [build.assign(_FEATURES, made), *trunk.asides]
         made = name(_FEATURES)
     value = ast.Subscript(made, ast.Constant(trunk.last), ast.Load())
@@ -62,11 +64,16 @@ class _Trunk:
     count: int = 0
     # Statements of training that read the value of a label: they stay in forward.
     asides: list[ast.If] = field(default_factory=list)
+    # Variables that are another name for the value of a label.
+    aliases: dict[str, str] = field(default_factory=dict)
     taken: int = 0
 
     def __post_init__(self) -> None:
         parts = [part for statement in self.model.forward for part in ast.walk(statement)]
         self.assigned = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+        applied = [application for instance in self.model.instances for application in instance.applied.values()]
+        self.dropouts = {a.label[0] for a in applied if a.layer.op is not None and a.layer.op.name == "dropout"}
+        self.pooled = {a.label[0] for a in applied if isinstance(a.output, Tensor) and len(a.output.type.shape) == 1}
 
     def take(self, statement: ast.stmt) -> None:
         """Add a statement of forward; raises Untranslatable where the trunk ends."""
@@ -77,6 +84,12 @@ class _Trunk:
             self._aside(ast.Subscript(name(_FEATURES), ast.Constant(self.last), ast.Load()), statement)
             self.kept = self.taken
             return
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=word)], value=ast.Name(id="x")) if self.kept == self.taken - 1:
+                if self.last is None:
+                    raise Untranslatable("a name for what has no label")
+                self.aliases[word], self.kept = self.last, self.taken
+                return
         written: ast.stmt
         last: Path | None
         tail: list[ast.stmt] = []
@@ -96,6 +109,14 @@ class _Trunk:
         else:
             self.asides.append(moved)
 
+    def without_aliases(self, statements: Iterable[ast.stmt]) -> list[ast.stmt]:
+        """Statements after the trunk that read its features in place of variables."""
+        places = {
+            word: ast.Subscript(name(_FEATURES), ast.Constant(label), ast.Load())
+            for word, label in self.aliases.items()
+        }
+        return [build.substitute(statement, places) for statement in statements]
+
     def asides_read(self, statement: ast.stmt) -> bool:
         """Whether a statement reads more than the current value."""
         read = {
@@ -106,10 +127,10 @@ class _Trunk:
     def is_head(self, rest: Iterable[ast.stmt]) -> bool:
         """Whether what is left starts with the pooling of the whole map."""
         for statement in rest:
+            if self._is_pooling(statement):
+                return True
             if not self._is_function(statement):
                 return False
-            if _is_pooling(statement):
-                return True
         return False
 
     # One statement
@@ -120,13 +141,23 @@ class _Trunk:
             body = [self._plain(inner, labels)[0] for inner in statement.body]
             return ast.If(statement.test, body, []), None
         path = _label(statement, labels)
-        if path is not None and isinstance(statement, ast.Assign):
+        if path is not None and path[0] in self.dropouts:
+            return statement, None
+        if path is not None and isinstance(statement, ast.Assign) and path[0] not in self.pooled:
             self.count += 1
             place = ast.Subscript(name(_FEATURES), _key(path), ast.Store())
             return ast.Assign([place, name("x")], statement.value, lineno=0), path
-        if not self._is_function(statement) or _is_pooling(statement):
+        if not self._is_function(statement) or self._is_pooling(statement):
             raise Untranslatable("no statement of a trunk")
         return statement, None
+
+    def _is_pooling(self, statement: ast.stmt) -> bool:
+        """Whether a statement makes one number of each channel's map, or a vector of all: there the trunk ends."""
+        path = _label(statement, {})
+        if path is not None:
+            return path[0] in self.pooled - self.dropouts
+        value = statement.value if isinstance(statement, ast.Assign | ast.Return) else None
+        return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _POOLING
 
     def _is_function(self, statement: ast.stmt) -> bool:
         """Whether a statement is `x = f(x)`."""
@@ -183,6 +214,14 @@ def _through_modules(statement: ast.For) -> tuple[ast.expr, ast.expr, dict[str, 
     """The head of a loop over modules with a variable for the place, and the path of each module variable."""
     target, iterable = statement.target, statement.iter
     match target, iterable:
+        case ast.Tuple(elts=[index, ast.Name() as variable]), ast.Call(
+            func=ast.Name(id="enumerate"),
+            args=[ast.Call(func=ast.Attribute(value=ast.Attribute() as table, attr="values")), *_],
+        ):
+            place = _variable("name", variable)
+            items = call("enumerate", call(build.attribute(table, "items")))
+            entry = ast.Tuple([place, variable], ast.Load())
+            return ast.Tuple([index, entry], ast.Load()), items, {variable.id: [table.attr, place]}
         case ast.Tuple(elts=[ast.Name() as index, inner]), ast.Call(func=ast.Name(id="enumerate"), args=[listed, *_]):
             return target, iterable, _labels(inner, listed, index)
         case ast.Name() as variable, ast.Call(func=ast.Attribute(value=ast.Attribute() as table, attr="values")):
@@ -216,7 +255,7 @@ def _labels(target: ast.expr, iterable: ast.expr, index: ast.Name) -> dict[str, 
 
 
 def _label(statement: ast.stmt, labels: dict[str, Path]) -> Path | None:
-    """The path of `x = self.label(x)`, `x = self.label[i](x)` or `x = module(x)` with a variable of a loop."""
+    """The path of `x = self.label(x)`, `x = self.label[i](x)` or `x = module(x)`, with variables of a loop."""
     match statement:
         case ast.Assign(targets=[target], value=ast.Call(func=function, args=[argument], keywords=[])):
             if not (build.is_name(target, "x") and build.is_name(argument, "x")):
@@ -229,6 +268,11 @@ def _label(statement: ast.stmt, labels: dict[str, Path]) -> Path | None:
         case ast.Attribute(value=ast.Name(id="self"), attr=word):
             return [word]
         case ast.Subscript(value=ast.Attribute(value=ast.Name(id="self"), attr=word), slice=ast.Name() as index):
+            return [word, index]
+        case ast.Subscript(
+            value=ast.Attribute(value=ast.Name(id="self"), attr=word),
+            slice=ast.Call(func=ast.Name(id="str"), args=[ast.Name() as index]),
+        ):
             return [word, index]
         case ast.Subscript(value=ast.Attribute(value=ast.Name(id="self"), attr=word), slice=ast.Constant(value=index)):
             return [word, str(index)]
@@ -267,9 +311,3 @@ def _is_training(statement: ast.If) -> bool:
         case ast.Attribute(value=ast.Name(id="self"), attr="training"):
             return not statement.orelse
     return False
-
-
-def _is_pooling(statement: ast.stmt) -> bool:
-    """Whether a statement takes the mean (or maximum) over the whole image: there the trunk ends."""
-    value = getattr(statement, "value", None)
-    return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _POOLING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from effspec.backends.torch import build
@@ -93,6 +94,22 @@ class Scope(Arguments):
             last = ast.Subscript(self.in_channels(), build.constant(-1), ast.Load())
             if self.holds(last, column):
                 return last
+            self.restore(state)
+        return None
+
+    def width(self, column: Column) -> ast.expr | None:
+        """The width of the input, or a number that the block is given, where it is a column everywhere."""
+        given = [
+            word
+            for word in self.parameters
+            if all(word in i.arguments and type(i.arguments[word].value) is int for i in self.instances)
+        ]
+        makers = [] if isinstance(self.instances[0].input, tuple) else [self.in_channels]
+        for make in [*makers, *(partial(self.demand, word) for word in given)]:
+            state = self.snapshot()
+            tree = make()
+            if self.holds(tree, column):
+                return tree
             self.restore(state)
         return None
 
