@@ -6,7 +6,7 @@ from typing import Any
 
 from effspec import values
 from effspec.diagnostics import EffspecError, Span, suggest
-from effspec.evaluate import Evaluator
+from effspec.evaluate import IRRATIONAL, IRRATIONAL_STEPS, Evaluator
 from effspec.frames import MAX_STEPS, FnValue, Frame, HookValue, ModelContext, Scope
 from effspec.ir.graph import Initializer
 from effspec.layers import Bound, Instance, Layer, Tensor
@@ -64,7 +64,9 @@ class Calls(Evaluator):
                     if name in ("min", "max", "sum")
                     else None,
                 )
-            arguments.append(argument)
+            arguments.append(self.elements(argument, expression.span))
+        if name in IRRATIONAL:
+            self.step(node.span, IRRATIONAL_STEPS)
         with self.at_place(node.span):
             return values.call(name, arguments)
 

@@ -357,7 +357,7 @@ _ROWS = (
     Code(
         "E0504",
         "too large",
-        "Loops and repeats are charged before they are expanded: at most 100,000 steps and 200,000 operators.",
+        "Loops and repeats are charged before they are expanded: at most 1,200,000 steps and 200,000 operators.",
         "model M() on image: [3, 8, 8] { relu() x 1_000_000_000 }",
         "model M() on image: [3, 8, 8] { relu() x 10 }",
     ),

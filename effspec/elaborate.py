@@ -35,7 +35,8 @@ class ParameterValue:
 class Elaborated:
     """A lowered model: its graph, and the record of its instances for backends that write source.
 
-    `rules` are its scaling rules, `rescaled` says that they are not those that its text states.
+    `rules` are its scaling rules, `rescaled` says that they are not those that its text states;
+    `steps` counts what was evaluated.
     """
 
     graph: Graph
@@ -48,6 +49,7 @@ class Elaborated:
     variant: str | None = None
     rules: tuple[Rule, ...] = ()
     rescaled: bool = False
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def elaborate(
         request.variant,
         rules_of(definition),
         definition.base is not None,
+        elaborator.steps,
     )
 
 

@@ -31,6 +31,9 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">=": lambda a, b: a >= b,
 }
 IDENTITY = Layer({}, op=OPS["identity"])
+IRRATIONAL = ("sqrt", "log", "exp")
+IRRATIONAL_STEPS = 50
+"""What fifty digits cost, beside a sum."""
 
 
 def _unscaled(name: str) -> nodes.Hook:
@@ -115,13 +118,23 @@ class Evaluator:
                 help="repeat it fewer times; a scaling coefficient may be far too large",
             )
 
-    def step(self, span: Span) -> None:
-        self.steps += 1
+    def step(self, span: Span, count: int = 1) -> None:
+        """Note work that is done: an expression, a statement, an element of a list."""
+        self.steps += count
         if self.steps > MAX_STEPS:
             self.charge(1, 1, span)
 
+    def elements(self, value: Any, span: Span) -> Any:
+        """A list that was made, or is gone through: its elements are work."""
+        if isinstance(value, tuple):
+            self.step(span, len(value))
+        return value
+
     def evaluate(self, node: nodes.Expr, frame: Frame) -> Any:
         """The value of an expression; recorded under (node, iteration)."""
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            self.charge(1, 1, node.span)
         value = self._dispatch[type(node)](node, frame)
         if self.recording:
             frame.instance.values[node, frame.iteration] = value
@@ -245,7 +258,7 @@ class Evaluator:
         assert node.start is not None and node.stop is not None
         start, stop = self.evaluate(node.start, frame), self.evaluate(node.stop, frame)
         with self.at_place(node.span):
-            return values.make_range(start, stop, node.inclusive)
+            return self.elements(values.make_range(start, stop, node.inclusive), node.span)
 
     def iterate(
         self, targets: tuple[nodes.Identifier, ...], iterable: nodes.Expr, weight: int, frame: Frame
@@ -321,7 +334,9 @@ class Evaluator:
         start, stop = ends[0], ends[1] + index.inclusive
         if start > size or stop > size:
             self.fail("E0507", f"the slice ends at {max(start, stop)}, the list has {size} elements", index.span)
-        return value[start : max(stop, start)]
+        part = value[start : max(stop, start)]
+        self.step(index.span, len(part))
+        return part
 
     def _attribute(self, node: nodes.Attribute, frame: Frame) -> Any:
         name = node.name.id
@@ -422,11 +437,13 @@ class Evaluator:
             if values.is_number(scalar):
                 return self.arithmetic(op, [tensor], {"scalar": scalar, "scalar_left": tensors[1]}, node, frame)
         if values.is_number(left) and values.is_number(right):
+            if node.op == "**" and not isinstance(right, int):
+                self.step(node.span, IRRATIONAL_STEPS)
             with self.at_place(node.span):
                 return compute(left, right)
         if node.op == "+" and isinstance(left, tuple) and isinstance(right, tuple):
             with self.at_place(node.span):
-                return values.checked_list(left + right)
+                return self.elements(values.checked_list(left + right), node.span)
         wrong, side = (left, node.left) if not (values.is_number(left) or tensors[0]) else (right, node.right)
         help = None
         if isinstance(wrong, Layer):
@@ -487,6 +504,7 @@ class Evaluator:
         right = self.evaluate(node.right, frame)
         if not isinstance(right, tuple):
             self.fail("E0503", f"`in` needs a list or an interval, found {self.describe(right)}", node.right.span)
+        self.elements(right, node.span)
         return any(type(left) is type(element) and left == element for element in right)
 
     def _logic(self, node: nodes.Logic, frame: Frame) -> bool:

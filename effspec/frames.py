@@ -11,7 +11,8 @@ from effspec.layers import Bound, Instance, Iteration
 from effspec.resolve import Definition, Module
 from effspec.syntax import nodes
 
-MAX_STEPS = 100_000
+MAX_STEPS = 1_200_000
+"""Expressions and statements that are evaluated, and elements of lists: some seconds of work, and 20,000 layers."""
 MAX_NESTING = 64
 
 

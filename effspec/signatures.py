@@ -118,7 +118,8 @@ class Rule:
     @property
     def names(self) -> dict[str, nodes.Identifier]:
         """Its parameters and hooks, where they are declared."""
-        return {declared.name.id: declared.name for declared in (*self.node.parameters, *self.node.hooks)}
+        declared = [parameter.name for parameter in self.node.parameters] + [hook.name for hook in self.node.hooks]
+        return {name.id: name for name in declared}
 
     def is_hook(self, name: str) -> bool:
         """Whether a name is that of a hook."""

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import effspec
+from effspec import building, frames
 from effspec.cli import main
 from effspec.commands.check import requests
 from effspec.diagnostics import EffspecError
@@ -26,7 +27,7 @@ from effspec.resolve import load
 
 ROOT = Path(__file__).parent.parent
 B0 = (ROOT / "specs" / "b0.eff").read_text(encoding="utf-8")
-SECONDS = 5
+SECONDS = 10
 """Of the processor that a refusal may take: far less than what it refuses would; it takes one or two."""
 
 HEAD = "effspec 1\n"
@@ -171,6 +172,11 @@ LAYERS = "\n".join(
         + "model M() on image: [3, 8, 8] { for i in 0 ..< 9999 { for j in 0 ..< 9999 { clip(-1 - i, j) } } }",
         "nested lists": HEAD + "n = [[[0 for _ in 0..999] for _ in 0..999] for _ in 0..999]\n"
         "model M() on image: [len(n), 8, 8] { conv(8) }",
+        "wide lists": HEAD + f"n = [len([{', '.join(['i + 1'] * 300)}]) for i in 0 ..< 60_000]\n"
+        "model M() on image: [len(n), 8, 8] { conv(8) }",
+        "sums of long lists": HEAD + "xs = 0 ..< 60_000\nn = [sum(xs) + i for i in 0 ..< 60_000]\n"
+        "model M() on image: [len(n), 8, 8] { conv(8) }",
+        "roots": HEAD + "n = [sqrt(i) for i in 0 ..< 60_000]\nmodel M() on image: [len(n), 8, 8] { conv(8) }",
         "range": HEAD + "n = len(0 .. 10**12)\nmodel M() on image: [n, 8, 8] { conv(8) }",
         "itself": HEAD + "block A() { A() }\nmodel M() on image: [3, 8, 8] { A() }",
         "each other": HEAD + "fn f(n) = g(n)\nfn g(n) = f(n)\nmodel M(n = f(1)) on image: [3, n, n] { conv(8) }",
@@ -214,6 +220,34 @@ def test_refusals_take_little_memory() -> None:
             preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         )
         assert done.returncode == 1 and done.stderr.startswith("error[E"), (words, done.stderr)
+
+
+# Long networks --------------------------------------------------------------------------------------------------------
+
+
+def deep(layers: int) -> Any:
+    """A network of bottlenecks, which are three layers each."""
+    from tests.bench.lowering import DEEP
+
+    Path("deep.eff").write_text(DEEP)
+    return effspec.compile("deep.eff", set={"blocks": (layers - 2) // 3})
+
+
+def test_work_grows_with_the_number_of_layers() -> None:
+    """Not one step more for a block of a long network than for one of a short, and 20,000 layers are within bounds."""
+    nets = [deep(layers) for layers in (20, 200, 1_001)]
+    steps, operators = [net.elaborated.steps for net in nets], [len(net.graph) for net in nets]
+    blocks = [net.elaborated.blocks for net in nets]
+    for counts, most in ((steps, frames.MAX_STEPS), (operators, building.MAX_NODES)):
+        each = (counts[1] - counts[0]) / (blocks[1] - blocks[0])
+        assert (counts[2] - counts[1]) / (blocks[2] - blocks[1]) == each
+        assert counts[0] + each * 20_000 / 3 < most
+
+
+@pytest.mark.campaign
+def test_twenty_thousand_layers() -> None:
+    net = deep(20_000)
+    assert net.cost.depth == 20_000 and net.macs > 0
 
 
 # Mutated specs --------------------------------------------------------------------------------------------------------
