@@ -37,10 +37,10 @@ class Counting(Statements):
         match statement:
             case nodes.Bind(value=nodes.For() as loop):
                 return self._count_loop(loop, frame)  # what it yields are tensors: its name stays unknown
-            case nodes.Bind() if not _needs_tensors(statement.value):
+            case nodes.Bind(value=value) if not _needs_tensors(value):
                 # An unknown name in it leaves this one unknown too: reading an unknown name is an error.
                 with suppress(EffspecError):
-                    self.bind(statement.targets, self.evaluate(statement.value, frame), frame, statement.span)
+                    self.bind(statement.targets, self.evaluate(value, frame), frame, statement.span)
                 return 0
             case nodes.For():
                 return self._count_loop(statement, frame)
