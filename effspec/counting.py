@@ -37,7 +37,7 @@ class Counting(Statements):
         match statement:
             case nodes.Bind(value=nodes.For() as loop):
                 return self._count_loop(loop, frame)  # what it yields are tensors: its name stays unknown
-            case nodes.Bind(value=value) if not _needs_tensors(value):
+            case nodes.Bind(value=value) if not isinstance(value, nodes.For) and not _needs_tensors(value):
                 # An unknown name in it leaves this one unknown too: reading an unknown name is an error.
                 with suppress(EffspecError):
                     self.bind(statement.targets, self.evaluate(value, frame), frame, statement.span)
