@@ -47,7 +47,9 @@ def initialise(graph: Graph) -> list[ast.stmt]:
     branches: dict[str, tuple[list[str], list[ast.stmt]]] = {}
     for kind, module in (_MODULES | _NORMS).items():
         if kind in owners:
-            common, _ = Counter(law for law, _ in owners[kind]).most_common(1)[0]
+            counts = Counter(law for law, _ in owners[kind])
+            # Xavier's is said as well of single tensors, and the others with the sizes of a module.
+            common = max(counts, key=lambda law: (not law.kind.startswith("xavier"), counts[law]))
             if kind in _MODULES or common != _ONE:
                 body = _statements(common, kind)
                 modules, _ = branches.setdefault("".join(map(build.dump, body)), ([], body))
@@ -131,7 +133,7 @@ def _what_only_they_have(paths: list[str], known: list[str]) -> ast.expr | None:
             return parse(" and ".join([*tests, f"path.endswith({tail!r})"]))
     ends = {_shortest_end(path, paths, known) for path in paths}
     few = len(ends) <= min(_ENDS, len(paths) // 2)
-    return parse(" or ".join(f"path.endswith({end!r})" for end in sorted(ends))) if few else None
+    return parse(f"path.endswith({tuple(sorted(ends))!r})") if few else None
 
 
 def _shortest_end(path: str, paths: list[str], known: list[str]) -> str:

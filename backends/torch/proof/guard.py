@@ -191,7 +191,8 @@ class _Checker:
                 self.strings.add(node.args[0])
                 self.members.add(str(getattr(node.args[0], "value", "")))
             elif node.func.attr in OF_TEXTS:
-                self.strings.update(piece for piece in node.args if _is_key(piece, _PIECE))
+                pieces = [p for a in node.args for p in (a.elts if isinstance(a, ast.Tuple) else [a])]
+                self.strings.update(piece for piece in pieces if _is_key(piece, _PIECE))
         elif isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple):
             # Paths of parameters, one after the other.
             self.strings.update(item for item in node.iter.elts if _is_key(item, _PATH))
