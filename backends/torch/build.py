@@ -155,8 +155,11 @@ def binary(op: str, left: ast.expr, right: ast.expr) -> ast.BinOp:
     return ast.BinOp(left, _BINARY[op](), right)
 
 
-def compare(op: str, left: ast.expr, right: ast.expr) -> ast.Compare:
-    return ast.Compare(left, [_COMPARE[op]()], [right])
+def compare(op: str, left: ast.expr, right: ast.expr) -> ast.expr:
+    """A comparison; of two constants its answer."""
+    tree = ast.Compare(left, [_COMPARE[op]()], [right])
+    constants = isinstance(left, ast.Constant) and isinstance(right, ast.Constant)
+    return ast.Constant(run(code(tree), {})) if constants else tree
 
 
 def logic(op: str, *sides: ast.expr) -> ast.expr:

@@ -46,6 +46,8 @@ class Applied(Sizes):
             here = there
         everywhere = {entry: a for entry, a in self.everywhere(site).items() if kind_of(a) != "identity"}
         first = next(iter(here.values()))
+        if self._never_drops(everywhere):
+            return source
         if condition is None and self.inherited and self.is_module(site, here):
             condition = self.inherited[-1]
         if all(a.layer.inner is not None for a in here.values()) or self._is_each(site, here):
@@ -61,6 +63,15 @@ class Applied(Sizes):
             reference = own(self.attach(site, source, everywhere if not self.in_fixed_loop else here, condition))
         is_list = isinstance(first.output, tuple)
         return Text(call(reference, source.tree), self.result_channels(source, here), is_list)
+
+    def _never_drops(self, entries: Applications) -> bool:
+        """Whether these are `dropout` or `drop_path` with a rate that is 0 and that nobody can set."""
+        if any(a.attributes.get("rate") != 0 for a in entries.values()):
+            return False
+        state = self.snapshot()
+        rate = self.attributes(entries)["rate"]
+        self.restore(state)
+        return isinstance(rate, ast.Constant)
 
     def _is_each(self, site: nodes.Line | nodes.Step, here: Applications) -> bool:
         repeats = int(isinstance(site, nodes.Line) and site.repeats is not None)
