@@ -25,6 +25,9 @@ MEASURES: dict[str, Callable[[Cost], int]] = {
 }
 """What an `expect` line may name, beside `count("conv")` and `equals("timm/...")`; each also after `folded.`."""
 
+LIBRARIES = ("timm", "torchvision", "effdet")
+"""The packages whose models `equals` may name."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -74,11 +77,11 @@ def _peer(check: nodes.Expr) -> str | None:
         values = [argument.value for argument in check.arguments]
         if len(values) == 1 and isinstance(values[0], nodes.String):
             name = values[0].value
-            if name.startswith(("timm/", "torchvision/")):
+            library, slash, _ = name.partition("/")
+            if slash and library in LIBRARIES:
                 return name
-            raise fail(
-                "E0902", f"no peers are known by `{name}`", check.span, help="a peer is timm/MODEL or torchvision/MODEL"
-            )
+            known = " or ".join(f"{library}/MODEL" for library in LIBRARIES)
+            raise fail("E0902", f"no peers are known by `{name}`", check.span, help=f"a peer is {known}")
         raise fail("E0902", "equals names one peer", check.span, help='for example equals("timm/efficientnet_b0")')
     return None
 

@@ -7,13 +7,16 @@ and the statistics of batch norm taken from a forward pass.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
+from effspec.expectations import LIBRARIES
 from effspec.weights.convert import convert
 from effspec.weights.initial import Seeded
 
@@ -32,7 +35,7 @@ class Unavailable(Exception):
 
 
 def compare(compiled: Compiled, name: str, span: Span) -> Diagnostic | None:
-    """What differs from the peer `timm/...` or `torchvision/...`; None where nothing does.  Raises Unavailable."""
+    """What differs from the peer `timm/...`; None where nothing does.  Raises Unavailable."""
     library, _, model = name.partition("/")
     known, make = _library(library)
     if model.partition(".")[0] not in known:  # timm has tags of weights after a dot
@@ -53,11 +56,14 @@ def compare(compiled: Compiled, name: str, span: Span) -> Diagnostic | None:
     own = compiled.to_torch(weights=_Moved({path: state[key] for path, key in names.items()})).eval()
     picture = torch.randn(1, *compiled.input_shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        expected, result = _first(peer.double()(picture)), _first(own.double()(picture))
-    if expected.shape != result.shape:
-        shapes = f"{tuple(result.shape)} and {tuple(expected.shape)}"
-        return Diagnostic("E0903", f"this is not {name}: outputs of shape {shapes}", Label(span))
-    difference = float((expected - result).abs().max() / expected.abs().max())
+        expected, results = _tensors(peer.double()(picture)), _tensors(own.double()(picture))
+    shapes = [" and ".join(str(tuple(tensor.shape)) for tensor in tensors) for tensors in (results, expected)]
+    if shapes[0] != shapes[1]:
+        return Diagnostic("E0903", f"this is not {name}: outputs of shape {shapes[0]}, not {shapes[1]}", Label(span))
+    difference = max(
+        float((theirs - ours).abs().max() / theirs.abs().max())
+        for theirs, ours in zip(expected, results, strict=True)
+    )
     if difference <= TOLERANCE:
         return None
     message = f"this is not {name}: with the same weights, outputs differ by {difference:.1e} of the largest"
@@ -78,15 +84,38 @@ class _Moved:
         return made
 
 
+def _timm() -> tuple[list[str], Callable[[str], nn.Module]]:
+    package = importlib.import_module("timm")
+    return package.list_models(), package.create_model
+
+
+def _torchvision() -> tuple[list[str], Callable[[str], nn.Module]]:
+    models = importlib.import_module("torchvision").models
+
+    def make(name: str) -> nn.Module:
+        # Models on top of another one would fetch that one's weights.
+        known = inspect.signature(models.get_model_builder(name)).parameters
+        model: nn.Module = models.get_model(name, **({"weights_backbone": None} if "weights_backbone" in known else {}))
+        return model
+
+    return models.list_models(), make
+
+
+def _effdet() -> tuple[list[str], Callable[[str], nn.Module]]:
+    package = importlib.import_module("effdet")
+    known = list(importlib.import_module("effdet.config.model_config").efficientdet_model_param_dict)
+    return known, partial(package.create_model, pretrained_backbone=False)
+
+
+_LIBRARIES = dict(zip(LIBRARIES, (_timm, _torchvision, _effdet), strict=True))
+
+
 def _library(name: str) -> tuple[list[str], Callable[[str], nn.Module]]:
     """The models of a package, and what makes one; Unavailable where the package is missing."""
     try:
-        package = importlib.import_module(name)
+        return _LIBRARIES[name]()
     except ImportError as error:
         raise Unavailable(f"{name}: {error}") from None
-    if name == "timm":
-        return package.list_models(), package.create_model
-    return package.models.list_models(), package.models.get_model
 
 
 def _awaken(module: nn.Module, shape: tuple[int, ...], generator: torch.Generator) -> None:
@@ -98,7 +127,8 @@ def _awaken(module: nn.Module, shape: tuple[int, ...], generator: torch.Generato
             if parameter.ndim > 1:
                 parameter.copy_(drawn / parameter[0].numel() ** 0.5)
             else:
-                parameter.copy_(1 + drawn / 8 if name.endswith("weight") else drawn / 5)
+                scale = name.endswith("weight") or bool((parameter == 1).all())
+                parameter.copy_(1 + drawn / 8 if scale else drawn / 5)
         for norm in norms:
             norm.train()
             norm.momentum = 1.0
@@ -109,8 +139,9 @@ def _awaken(module: nn.Module, shape: tuple[int, ...], generator: torch.Generato
             norm.momentum = momentum
 
 
-def _first(output: Any) -> torch.Tensor:
-    """The first tensor of a model's output."""
-    while not isinstance(output, torch.Tensor):
-        output = next(iter(output.values())) if isinstance(output, dict) else output[0]
-    return output
+def _tensors(output: Any) -> list[torch.Tensor]:
+    """What a model returns, in its order, without lists and names."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, dict) else output
+    return [tensor for part in parts for tensor in _tensors(part)]

@@ -5,7 +5,8 @@ give each side a tree.  Subtrees with equal contents are paired first, the large
 of one side meets a block of the other whatever either calls it; what is in no such pair is paired leaf by leaf.  Where
 several have equal contents, evidence decides between them:
 
-- order: the other side lists everything in the same order, or the neighbours of a candidate are paired already;
+- order: the other side lists everything in the same order (or all modules, whatever the order inside of them), or the
+  neighbours of a candidate are paired already;
 - names: a word that both sides use (`downsample`);
 - numbers: names that differ in their numbers alone (or in letters after these: 6c, 6d), for places that run one after
   the other.
@@ -20,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import accumulate, combinations, groupby, pairwise
 from typing import TypeAlias
 
 from effspec.weights.layouts import Shape, is_kernel, last_word, squeezed
@@ -157,7 +158,14 @@ def match(
     if len(source) == 1:
         return [(source[0], target[0])]
     pairs = []
-    for left, right in _resolve(*_items(source, target), ordered=ordered, follows=follows):
+    try:
+        found = _resolve(*_items(source, target), ordered=ordered, follows=follows)
+    except Ambiguous:
+        runs = _runs(source, target) if ordered else None
+        if runs is None:
+            raise
+        found = _resolve(*runs, ordered=ordered, follows=follows)
+    for left, right in found:
         pairs += match(left.leaves, right.leaves, ordered=ordered, follows=follows)
     return pairs
 
@@ -207,6 +215,20 @@ def _items(source: Sequence[Leaf], target: Sequence[Leaf]) -> tuple[list[Item], 
         side += [_item([leaf]) for leaf in free.values()]
         side.sort(key=lambda item: item.order)
     return chosen[0], chosen[1]
+
+
+def _runs(source: Sequence[Leaf], target: Sequence[Leaf]) -> tuple[list[Item], list[Item]] | None:
+    """Both sides cut into runs that hold the same one after the other, at the modules of the source.
+
+    torch lists what a module owns before what its parts own, wherever its code uses it: in a run the order may differ.
+    """
+    for depth in range(1, max(len(leaf.path) for leaf in source) + 1):
+        left = [_item(list(run)) for _, run in groupby(source, key=lambda leaf: leaf.path[:depth])]
+        ends = list(accumulate(len(item.leaves) for item in left))
+        right = [_item(target[end - len(item.leaves) : end]) for item, end in zip(left, ends, strict=True)]
+        if len(left) > 1 and [item.contents for item in left] == [item.contents for item in right]:
+            return left, right
+    return None
 
 
 class _Group:

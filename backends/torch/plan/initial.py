@@ -37,13 +37,15 @@ def initialise(graph: Graph) -> list[ast.stmt]:
     """The last statements of the model's `__init__`: what all weights of a kind start as, then those that differ."""
     owners: dict[str, list[tuple[Law, Parameter]]] = {}
     grouped = any("groups" in parameter.init.args for node in graph for parameter in node.parameters.values())
+    seen: set[str] = set()
     for node in graph:
         for word, parameter in node.parameters.items():
-            if word == "weight" or node.op == "parameter":
+            if (word == "weight" or node.op == "parameter") and parameter.path not in seen:
+                seen.add(parameter.path)
                 kind = _kind(node, parameter)
                 owners.setdefault(kind, []).append((_law(parameter.init, kind, grouped), parameter))
     special: dict[Law, list[str]] = {}
-    alone: list[ast.stmt] = []
+    apart: list[ast.stmt] = []
     branches: dict[str, tuple[list[str], list[ast.stmt]]] = {}
     for kind, module in (_MODULES | _NORMS).items():
         if kind in owners:
@@ -60,9 +62,13 @@ def initialise(graph: Graph) -> list[ast.stmt]:
                     rare.setdefault(law, []).append(parameter)
             for law, parameters in rare.items():
                 owner = parameters[0].path.removesuffix(".weight")
+                parts = _parts(parameters, [parameter for _, parameter in owners[kind]])
                 if len(parameters) == 1 and all(word.isidentifier() for word in owner.split(".")):
                     # Its size may be an argument, as the classifier's.
-                    alone += [build.substitute(s, {"module": parse(f"self.{owner}")}) for s in _statements(law, kind)]
+                    apart += [build.substitute(s, {"module": parse(f"self.{owner}")}) for s in _statements(law, kind)]
+                    continue
+                if parts and len(parameters) > _LISTED:
+                    apart.append(_in_parts(parts, module, _statements(law, kind)))
                     continue
                 for parameter in parameters:
                     special.setdefault(_on_its_own(law, parameter), []).append(parameter.path)
@@ -74,7 +80,7 @@ def initialise(graph: Graph) -> list[ast.stmt]:
         body = _by_module(list(branches.values()), [_MODULES[op] for op in _MODULES if _is_biased(op, graph)])
         loop.append(ast.For(build.store(name("module")), parse("self.modules()"), body, [], lineno=0))
     known = [parameter.path for parameter in graph.parameters()]
-    return loop + alone + [_one_by_one(law, paths, known) for law, paths in special.items()]
+    return loop + apart + [_one_by_one(law, paths, known) for law, paths in special.items()]
 
 
 def _kind(node: Node, parameter: Parameter) -> str:
@@ -106,6 +112,25 @@ def _by_module(branches: list[tuple[list[str], list[ast.stmt]]], biased: list[st
 
 def _is_one_of(modules: list[str]) -> ast.expr:
     return parse(f"isinstance(module, {' | '.join(modules)})")
+
+
+def _parts(some: list[Parameter], every: list[Parameter]) -> list[str]:
+    """The parts of the model that hold these tensors and none of the others of their kind; none if they do."""
+    parts = dict.fromkeys(parameter.path.partition(".")[0] for parameter in some)
+    held = sum(parameter.path.partition(".")[0] in parts for parameter in every)
+    return list(parts) if held == len(some) else []
+
+
+def _in_parts(parts: list[str], module: str, body: list[ast.stmt]) -> ast.stmt:
+    """What is done to the modules of one kind in some parts of the model."""
+    found: list[ast.stmt] = [ast.If(_is_one_of([module]), body, [])]
+    several = len(parts) > 1
+    modules = call("part.modules") if several else call(f"self.{parts[0]}.modules")
+    inner = ast.For(build.store(name("module")), modules, found, [], lineno=0)
+    if not several:
+        return inner
+    listed = ast.Tuple([build.own(part) for part in parts], ast.Load())
+    return ast.For(build.store(name("part")), listed, [inner], [], lineno=0)
 
 
 def _one_by_one(law: Law, paths: list[str], known: list[str]) -> ast.stmt:
@@ -159,6 +184,8 @@ def _is_scale(graph: Graph, parameter: Parameter) -> bool:
 def _law(init: Initializer, kind: str, grouped: bool) -> Law:
     """The law of a weight; where nothing has groups a fan out is what torch calls so (`fan_out_all`)."""
     values = {word: value for word, value in init.args.items() if word != "groups"}
+    if init.kind.startswith("xavier"):
+        values["mode"] = "fan_out"
     if values.get("mode") == "fan_out" and (kind == "linear" or not grouped):
         values["mode"] = "fan_out_all"
     return Law(init.kind, tuple(sorted(values.items())))
