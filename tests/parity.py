@@ -68,7 +68,7 @@ def picture(size: int, batch: int = 1, seed: int = 0, channels: int = 3) -> torc
     return torch.randn(batch, channels, size, size, generator=generator)
 
 
-def awaken(module: nn.Module, size: int = 128, batch: int = 4, seed: int = 0) -> nn.Module:
+def awaken(module: nn.Module, size: int = 128, batch: int = 4, seed: int = 0, channels: int = 3) -> nn.Module:
     """Give a peer weights with which every part matters, as float32 numbers on the CPU, and return it in eval mode.
 
     Scales are drawn around 1 and biases around 0; the statistics of batch norm are those of a forward pass, so that
@@ -93,7 +93,7 @@ def awaken(module: nn.Module, size: int = 128, batch: int = 4, seed: int = 0) ->
             norm.reset_running_stats()
             norm.momentum = 1.0
             norm.train()
-        module(picture(size, batch, seed + 1))
+        module(picture(size, batch, seed + 1, channels))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     return module.eval()
