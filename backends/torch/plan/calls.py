@@ -29,10 +29,16 @@ class Calls(Loops):
         given: dict[str, ast.expr] = {}
         for argument in cls.arguments:
             column: Column = {entry: argument.column[child] for entry, child in children.items()}
-            if argument.required or any(key(value) != key(argument.default) for value in column.values()):
+            settable = self._reads_runtime(self.hint(argument.key, entries))
+            if argument.required or settable or any(key(v) != key(argument.default) for v in column.values()):
                 given[argument.key] = self._argument(argument, column, entries, source)
         self.made = given.get(cls.out_channels) if cls.out_channels else None
         return _inlined(cls, given) or _call(cls, given)
+
+    def _reads_runtime(self, node: nodes.Expr | None) -> bool:
+        """Whether a constructor argument of the compiled model may change the value of an expression."""
+        names = {part.id for part in nodes.descend(node) if isinstance(part, nodes.Name)} if node is not None else set()
+        return bool(names & self.scope.runtime.keys())
 
     def _argument(self, argument: Argument, column: Column, entries: Applications, source: Text) -> ast.expr:
         if argument.key == "in":

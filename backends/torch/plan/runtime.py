@@ -9,7 +9,7 @@ from typing import Any
 from effspec.backends.torch.operators import ACTIVATIONS
 
 from effspec.elaborate import Elaborated
-from effspec.layers import Application, Instance, Layer
+from effspec.layers import Application, Instance, Layer, Tensor
 from effspec.syntax import nodes
 from effspec.values import is_number
 
@@ -103,7 +103,7 @@ class _Flow:
             if isinstance(parent, nodes.DefaultEntry):
                 return self._default(parent)
             if isinstance(parent, nodes.ModelInput):
-                return plain is False and self._input(parent, mention)
+                return plain is False and self._input(parent, mention, instance)
             if isinstance(parent, nodes.Parameter | nodes.Statement):
                 return False
             plain = False
@@ -151,10 +151,7 @@ class _Flow:
 
     def _children(self, layer: Layer, word: str, instance: Instance) -> bool:
         applications = _applications(instance, layer)
-        return bool(applications) and all(
-            a.child is not None and not isinstance(a.child.node, nodes.Model) and self._body(a.child, word)
-            for a in applications
-        )
+        return bool(applications) and all(a.child is not None and self._body(a.child, word) for a in applications)
 
     def _default(self, entry: nodes.DefaultEntry) -> bool:
         """Whether all that reads a contextual default is a drop rate."""
@@ -181,11 +178,17 @@ class _Flow:
         self.used = self.used or bool(readers)
         return bool(readers)
 
-    def _input(self, declared: nodes.ModelInput, mention: nodes.Name) -> bool:
-        """`on image: [channels, ...]` where only convolutions of one group read the image."""
+    def _input(self, declared: nodes.ModelInput, mention: nodes.Name, instance: Instance) -> bool:
+        """`on image: [channels, ...]` where only convolutions of one group read the image.
+
+        A model used as a layer says so of an image that it is given as it is.
+        """
         if channels_of(declared) is not mention:
             return False
         graph = self.elaborated.graph
+        if instance is not self.elaborated.root:
+            given = instance.input
+            return isinstance(given, Tensor) and given.value.node in {node.id for node in graph.inputs}
         for node in graph.inputs:
             for user in graph.users(node.id):
                 if user.op != "conv" or user.attributes["groups"] != 1:
