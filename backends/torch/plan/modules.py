@@ -155,9 +155,8 @@ class Modules(Calls):
         elif any(pad is None for pad in pads.values()):
             out["explicit"] = self.scope.express("padding", {e: a.attributes["padding"] for e, a in entries.items()})
         else:
-            half = ast.BinOp(out["kernel_size"], ast.FloorDiv(), ast.Constant(2))
-            plain = isinstance(out["kernel_size"], ast.Constant | ast.Tuple)
-            if kinds <= {"half", "same"} and not plain and self.scope.holds(half, pads):
+            half = _half(out["kernel_size"], out.get("dilation")) if kinds <= {"half", "same"} else None
+            if half is not None and self.scope.holds(half, pads):
                 out["padding"] = half
             else:
                 out["padding"] = self.scope.express("pad", pads, self.hint("pad", entries))
@@ -186,6 +185,18 @@ class Modules(Calls):
                     cls = self.planner.class_of(child)
                     return operators.ConvClass(cls.name, frozenset(argument.name for argument in cls.arguments))
         raise Untranslatable("a weight's layer without a body")
+
+
+def _half(kernel: ast.expr, dilation: ast.expr | None) -> ast.expr | None:
+    """The pad that keeps the size at stride 1, where it depends on an argument."""
+    plain = [tree is None or isinstance(tree, ast.Constant | ast.Tuple) for tree in (kernel, dilation)]
+    if plain[0]:
+        side = kernel.value // 2 if isinstance(kernel, ast.Constant) and isinstance(kernel.value, int) else 0
+        if plain[1] or not side or dilation is None:
+            return None
+        return dilation if side == 1 else build.binary("*", ast.Constant(side), dilation)
+    half = build.binary("//", kernel, ast.Constant(2))
+    return half if plain[1] or dilation is None else build.binary("*", dilation, half)
 
 
 def _is_still(entries: Applications) -> bool:
