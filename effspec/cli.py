@@ -265,7 +265,7 @@ def _size(path: str, binary: bool) -> str:
     "--variant", "variants", metavar="NAME", multiple=True, shell_complete=complete_variant,
     help="Only this variant. Repeatable.",
 )  # fmt: skip
-@click.option("--peers", is_flag=True, help="Run `equals(...)` too, against the installed timm and torchvision.")
+@click.option("--peers", is_flag=True, help="Run `equals(...)` too, against the installed timm, torchvision, effdet.")
 @json_option
 def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_json: bool) -> None:
     """Find every mistake of specs: compile every variant, and run every `expect` line.

@@ -16,6 +16,7 @@ import pytest
 import effspec
 from effspec import output, request
 from effspec.cli import main
+from effspec.expectations import LIBRARIES
 
 ROOT = Path(__file__).parent.parent
 B0 = str(ROOT / "specs" / "b0.eff")
@@ -564,6 +565,42 @@ def test_check_compares_with_peers(effspec_: Any) -> None:
     assert done.status == 1 and "E0902" in done.err and "timm/MODEL or torchvision/MODEL" in done.err
 
 
+def test_every_output_is_compared(effspec_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from effspec.runtime import peers
+
+    assert tuple(peers._LIBRARIES) == LIBRARIES
+
+    class TwoOutputs(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 5, 1)
+
+        def forward(self, x: Any) -> Any:
+            x = self.first(x)
+            return x, [self.second(x).relu()]
+
+    monkeypatch.setitem(peers._LIBRARIES, "effdet", lambda: (["two"], lambda name: TwoOutputs()))
+    text = """effspec 1
+model Two() on image: [3, 8, 8] {
+    a: conv(4)
+    output a
+    output b = it |> b: conv(5) |> relu()
+}
+variant v = Two()
+expect v: equals("effdet/two")
+"""
+    Path("two.eff").write_text(text)
+    done = effspec_("check", "two.eff", "--peers")
+    assert (done.status, done.err.strip()) == (0, "two.eff: 1 point compiles, 1 check holds")
+    Path("two.eff").write_text(text.replace(" |> relu()", ""))
+    done = effspec_("check", "two.eff", "--peers")
+    assert "this is not effdet/two: with the same weights, outputs differ by" in done.err
+    Path("two.eff").write_text(text.replace("    output a\n", ""))
+    done = effspec_("check", "two.eff", "--peers")
+    assert "outputs of shape (1, 5, 8, 8), not (1, 4, 8, 8) and (1, 5, 8, 8)" in done.err
+
+
 def test_peers_that_are_not_installed(effspec_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     done = effspec_("check", "efficientnet_lite", "--variant", "lite0", "--peers")
@@ -575,12 +612,22 @@ def test_peers_that_are_not_installed(effspec_: Any, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("spec", "variant"),
-    [("b0", "b0"), ("b0", "tv_b0"), ("efficientnet_lite", "tf_lite0"), ("efficientnet_v2", "tf_v2_b0")],
+    [
+        ("b0", "b0"),
+        ("b0", "tv_b0"),
+        ("efficientnet_lite", "tf_lite0"),
+        ("efficientnet_v2", "tf_v2_b0"),
+        ("hrnet", "w18_small"),
+        ("efficientdet", "d0"),
+        ("efficientdet", "lite0"),
+    ],
 )
 def test_shipped_specs_equal_their_peers(effspec_: Any, spec: str, variant: str) -> None:
     """The `equals` lines of every shipped spec; the campaign of test_parity.py judges every variant."""
     from effspec.resolve import load
 
+    if spec == "efficientdet":
+        pytest.importorskip("effdet")
     module = load(spec)
     checks = [check for expect in module.expects if expect.variant.id == variant for check in expect.checks]
     assert any(check.span.text.startswith("equals(") for check in checks)

@@ -21,7 +21,7 @@ from effspec.ir.graph import Graph, Initializer, Node, Parameter, Value
 from effspec.ir.types import TensorType
 from effspec.weights import checkpoint
 from effspec.weights.convert import Moved, convert
-from effspec.weights.matching import leaves, natural, squeezed
+from effspec.weights.matching import Ambiguous, leaves, match, natural, squeezed
 
 ROOT = Path(__file__).parent.parent
 Shapes = Mapping[str, tuple[int, ...]]
@@ -364,6 +364,26 @@ def test_evidence_that_contradicts_itself() -> None:
     assert matched("main downsample", "downsample = x; main = x; c = downsample main") == "E0806"
     assert matched("c2 c1", "a = x; b = a") == "E0806"
     assert matched("c2 c1", "a = x; b = x; c = a b") == "c2 c1"
+
+
+def test_the_order_of_modules_is_evidence() -> None:
+    """torch lists `node.0.edge` before `node.0.conv`, whose result it weighs; the other side lists what runs."""
+    source = leaves(
+        {"node.0.edge": (2,), "node.0.conv.weight": (4, 4), "node.1.edge": (2,), "node.1.conv.weight": (4, 4)}
+    )
+    target = leaves({"side.5.weight": (4, 4), "up.5.w": (2,), "side.3.weight": (4, 4), "up.3.w": (2,)})
+    found = match(source, target, ordered=True, follows=lambda first, second: False)
+    assert {(left.name, right.name) for left, right in found} == {
+        ("node.0.edge", "up.5.w"),
+        ("node.0.conv", "side.5"),
+        ("node.1.edge", "up.3.w"),
+        ("node.1.conv", "side.3"),
+    }
+    with pytest.raises(Ambiguous):
+        match(source, target, ordered=False, follows=lambda first, second: False)
+    # A module more on one side, and the order is none.
+    with pytest.raises(Ambiguous):
+        match(source, [target[0], target[2], target[1], target[3]], ordered=True, follows=lambda first, second: False)
 
 
 def test_leaves_are_grouped_by_roles() -> None:

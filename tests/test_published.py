@@ -18,12 +18,12 @@ from effspec.summary import models_of
 from tests.parity import count, meta_peer
 
 FACTS = Path(__file__).parent / "facts"
-ROWS = list(csv.DictReader((FACTS / "efficientnet.csv").open()))
+ROWS = [row for file in ("efficientnet.csv", "efficientdet.csv") for row in csv.DictReader((FACTS / file).open())]
 PYCLS = list(csv.DictReader((FACTS / "pycls.csv").open()))
 SCALED = list(csv.DictReader((FACTS / "pycls_scaled.csv").open()))
 PAPER = list(csv.DictReader((FACTS / "efficientnet_paper.csv").open()))
 # How far each paper's (or README's) own count of multiply-adds lies from its code.
-SLACK = {"b0": 0.05, "efficientnet_lite": 0.06, "efficientnet_v2": 0.01}
+SLACK = {"b0": 0.05, "efficientnet_lite": 0.06, "efficientnet_v2": 0.01, "efficientdet": 0.04}
 
 
 def settings(text: str) -> dict[str, Any]:

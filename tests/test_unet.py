@@ -14,7 +14,7 @@ from tests import parity
 
 
 class Reference(nn.Module):
-    """Four levels down and up; `bilinear` as in github.com/milesial/Pytorch-UNet, which then hands on fewer channels."""
+    """Four levels down and up; `bilinear` as in github.com/milesial/Pytorch-UNet, with fewer channels on the way up."""
 
     def __init__(self, channels: int, classes: int, base: int = 64, norm: bool = True, bilinear: bool = False) -> None:
         super().__init__()

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Span, suggest
-from effspec.expectations import LIBRARIES
 from effspec.weights.convert import convert
 from effspec.weights.initial import Seeded
 
@@ -60,10 +59,8 @@ def compare(compiled: Compiled, name: str, span: Span) -> Diagnostic | None:
     shapes = [" and ".join(str(tuple(tensor.shape)) for tensor in tensors) for tensors in (results, expected)]
     if shapes[0] != shapes[1]:
         return Diagnostic("E0903", f"this is not {name}: outputs of shape {shapes[0]}, not {shapes[1]}", Label(span))
-    difference = max(
-        float((theirs - ours).abs().max() / theirs.abs().max())
-        for theirs, ours in zip(expected, results, strict=True)
-    )
+    pairs = zip(expected, results, strict=True)
+    difference = max(float((theirs - ours).abs().max() / theirs.abs().max()) for theirs, ours in pairs)
     if difference <= TOLERANCE:
         return None
     message = f"this is not {name}: with the same weights, outputs differ by {difference:.1e} of the largest"
@@ -107,7 +104,7 @@ def _effdet() -> tuple[list[str], Callable[[str], nn.Module]]:
     return known, partial(package.create_model, pretrained_backbone=False)
 
 
-_LIBRARIES = dict(zip(LIBRARIES, (_timm, _torchvision, _effdet), strict=True))
+_LIBRARIES = {"timm": _timm, "torchvision": _torchvision, "effdet": _effdet}
 
 
 def _library(name: str) -> tuple[list[str], Callable[[str], nn.Module]]:

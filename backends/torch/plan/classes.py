@@ -174,7 +174,7 @@ class Plan:
 
     def _plan_class(self, instances: list[Instance], suffix: str, literal: bool) -> Class:
         is_model = isinstance(instances[0].node, nodes.Model)
-        runtime = self._runtime if instances[0] is self.elaborated.root else self._handed_on(instances) if is_model else {}
+        runtime = self._runtime_of(instances) if is_model else {}
         scope = Scope(instances, self.functions, literal=literal, runtime=runtime)
         if not is_model:
             scope.varying |= {n for n in scope.parameters if any((i, n) in self._tainted for i in instances)}
@@ -189,8 +189,10 @@ class Plan:
             cls.inline = inline_chain(cls)
         return cls
 
-    def _handed_on(self, instances: list[Instance]) -> dict[str, Any]:
-        """The parameters of a model used as a layer that constructor arguments of the compiled model give."""
+    def _runtime_of(self, instances: list[Instance]) -> dict[str, Any]:
+        """The constructor arguments of the compiled model, or those parameters of another model that they are given to."""
+        if instances[0] is self.elaborated.root:
+            return self._runtime
         words = instances[0].arguments
         return {w: words[w].value for w in words if all((instance, w) in self._tainted for instance in instances)}
 
