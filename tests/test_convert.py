@@ -368,22 +368,22 @@ def test_evidence_that_contradicts_itself() -> None:
 
 def test_the_order_of_modules_is_evidence() -> None:
     """torch lists `node.0.edge` before `node.0.conv`, whose result it weighs; the other side lists what runs."""
-    source = leaves(
-        {"node.0.edge": (2,), "node.0.conv.weight": (4, 4), "node.1.edge": (2,), "node.1.conv.weight": (4, 4)}
-    )
-    target = leaves({"side.5.weight": (4, 4), "up.5.w": (2,), "side.3.weight": (4, 4), "up.3.w": (2,)})
+    edge, conv = (2,), (4, 4)
+    source = leaves({"node.0.edge": edge, "node.0.conv.weight": conv, "node.1.edge": edge, "node.1.conv.weight": conv})
+    target = leaves({"side.a.weight": conv, "up.a.w": edge, "side.b.weight": conv, "up.b.w": edge})
     found = match(source, target, ordered=True, follows=lambda first, second: False)
     assert {(left.name, right.name) for left, right in found} == {
-        ("node.0.edge", "up.5.w"),
-        ("node.0.conv", "side.5"),
-        ("node.1.edge", "up.3.w"),
-        ("node.1.conv", "side.3"),
+        ("node.0.edge", "up.a.w"),
+        ("node.0.conv", "side.a"),
+        ("node.1.edge", "up.b.w"),
+        ("node.1.conv", "side.b"),
     }
     with pytest.raises(Ambiguous):
         match(source, target, ordered=False, follows=lambda first, second: False)
-    # A module more on one side, and the order is none.
+    # Both convolutions before both edges are no modules one after the other.
+    target = leaves({"side.a.weight": conv, "side.b.weight": conv, "up.a.w": edge, "up.b.w": edge})
     with pytest.raises(Ambiguous):
-        match(source, [target[0], target[2], target[1], target[3]], ordered=True, follows=lambda first, second: False)
+        match(source, target, ordered=True, follows=lambda first, second: False)
 
 
 def test_leaves_are_grouped_by_roles() -> None:

@@ -196,7 +196,7 @@ import BiFPN, FastSum from "std/fusion.eff"
 model Net(width = 8) on image: [4, 16, 16] {
     default norm = batch_norm(), act = silu, fusion = FastSum
     small = image |> max_pool(k = 2, s = 2, pad = 0)
-    [image, small, small |> max_pool(k = 2, s = 2, pad = 0)]
+    [image, small, small |> max_pool(k = 2, s = 2, pad = 0) |> top: conv(width)]
     cell: BiFPN(width) x 2
     output levels
 }
@@ -205,5 +205,5 @@ model Net(width = 8) on image: [4, 16, 16] {
     net = effspec.compile(str(tmp_path / "net.eff"))
     # A node fuses two or three levels, by a weight each, and has a depthwise and a pointwise convolution and a norm.
     node, resample = 8 * 9 + 8 * 8 + 8 + 16, 4 * 8 + 8 + 16
-    first = 5 * resample + 4 * node + 2 + 2 + 3 + 2
-    assert net.params == first + 4 * node + 9
+    first = 3 * resample + 4 * node + 2 + 2 + 3 + 2
+    assert net.params == 4 * 8 + 8 + first + 4 * node + 9

@@ -190,7 +190,7 @@ class Plan:
         return cls
 
     def _runtime_of(self, instances: list[Instance]) -> dict[str, Any]:
-        """The constructor arguments of the compiled model, or those parameters of another model that they are given to."""
+        """The constructor arguments of the compiled model; of a model used as a layer, what is given from these."""
         if instances[0] is self.elaborated.root:
             return self._runtime
         words = instances[0].arguments
