@@ -144,8 +144,8 @@ CASES = [
     _case("hrnet", "w18_small_v2", width=4),
     _case("efficientdet", "d0", size=128),
     _case("efficientdet", "lite0", size=128, deeper=-2, head_depth=1),
-    _case("deeplab", "deeplabv3_resnet50_aux"),
-    _case("unet", "base", base=8, depth=3, size=32, width=48),
+    _case("deeplab", "fcn_resnet50_aux", widths=[8, 16, 24, 32]),
+    _case("unet", "base", base=8, depth=3, size=[32, 48]),
     _case("unet", "bilinear", base=8, depth=3, size=32),
     Case("tests/examples/b0", None, {"size": 64}),
 ]

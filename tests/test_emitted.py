@@ -211,7 +211,7 @@ def test_the_cases_have_training_outputs() -> None:
         "examples-16_classic-googlenet",
         "specs-googlenet-googlenet",
         "specs-inception_v3-v3",
-        "specs-deeplab-deeplabv3_resnet50_aux",
+        "specs-deeplab-fcn_resnet50_aux",
     ]
 
 

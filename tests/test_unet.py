@@ -96,7 +96,7 @@ def test_counts_equal_the_reference(variant: str) -> None:
 def test_outputs_equal_the_reference(variant: str) -> None:
     """On rectangles, with a few widths less, in the emitted PyTorch file and in ONNX Runtime."""
     given = VARIANTS[variant] | {"base": 6, "channels": 4, "classes": 3}
-    settings = {"base": 6, "in_channels": 4, "classes": 3, "size": 32, "width": 48}
+    settings = {"base": 6, "in_channels": 4, "classes": 3, "size": [32, 48]}
     compiled = effspec.compile("unet", variant=variant, set=settings)
     reference = parity.awaken(Reference(**given), channels=4)
     weights = parity.move(reference, compiled)
@@ -110,5 +110,5 @@ def test_outputs_equal_the_reference(variant: str) -> None:
 
 def test_pictures_have_to_be_halved() -> None:
     with pytest.raises(effspec.EffspecError) as error:
-        effspec.compile("unet", variant="base", set={"height": 40})
+        effspec.compile("unet", variant="base", set={"size": [64, 40]})
     assert "every level halves the picture" in str(error.value)
