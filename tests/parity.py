@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,10 @@ def peer(name: str, **arguments: Any) -> nn.Module:
     if library == "timm":
         module: nn.Module = importlib.import_module("timm").create_model(model, **arguments)
     else:
-        module = importlib.import_module("torchvision").models.get_model(model, weights=None, **arguments)
+        models = importlib.import_module("torchvision").models
+        if "weights_backbone" in inspect.signature(models.get_model_builder(model)).parameters:
+            arguments["weights_backbone"] = None  # else they are fetched
+        module = models.get_model(model, weights=None, **arguments)
         for part in module.modules():
             if type(part).__name__ in ("Dropout", "StochasticDepth"):
                 part.p = 0.0
@@ -193,8 +197,10 @@ def distance(found: Any, expected: Any) -> float:
 
 
 def forward(module: nn.Module, x: torch.Tensor) -> NDArray[Any]:
+    """What a module answers; torchvision's segmentation calls that `out`."""
     with torch.no_grad():
-        result: NDArray[Any] = module(x).numpy()
+        answer = module(x)
+    result: NDArray[Any] = (answer["out"] if isinstance(answer, dict) else answer).numpy()
     return result
 
 
