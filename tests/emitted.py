@@ -141,12 +141,12 @@ CASES = [
     _case("efficientnet_v2", "gc_rw_t", depth=0.2, size=75),
     _case("efficientnet_group", "b0_g8_gn"),
     _case("efficientnet_group", "b0_blur", size=75),
-    _case("hrnet", "w18_small_v2", width=4),
+    _case("hrnet", "w18_small_v2", base=4),
     _case("efficientdet", "d0", size=128),
     _case("efficientdet", "lite0", size=128, deeper=-2, head_depth=1),
     _case("deeplab", "fcn_resnet50_aux", widths=[8, 16, 24, 32]),
-    _case("unet", "base", base=8, depth=3, size=[32, 48]),
-    _case("unet", "bilinear", base=8, depth=3, size=32),
+    _case("unet", "base", base=8, levels=3, size=[32, 48]),
+    _case("unet", "bilinear", base=8, levels=3, size=32),
     Case("tests/examples/b0", None, {"size": 64}),
 ]
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
