@@ -104,8 +104,10 @@ class Scope(Arguments):
             for word in self.parameters
             if all(word in i.arguments and type(i.arguments[word].value) is int for i in self.instances)
         ]
-        makers = [] if isinstance(self.instances[0].input, tuple) else [self.in_channels]
-        for make in [*makers, *(partial(self.demand, word) for word in given)]:
+        makers: list[Callable[[], ast.expr]] = [partial(self.demand, word) for word in given]
+        if not isinstance(self.instances[0].input, tuple):
+            makers.insert(0, self.in_channels)
+        for make in makers:
             state = self.snapshot()
             tree = make()
             if self.holds(tree, column):
