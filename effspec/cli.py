@@ -107,7 +107,7 @@ def cli() -> None:
     "--target", default="torch", show_default=True, metavar="NAME", shell_complete=complete_target, help="What to make."
 )
 @click.option("-o", "--output", metavar="PATH", help="Where to write; `-` is standard output.")
-@click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
+@click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint with the spec's names.")
 @click.option("--new-head", is_flag=True, help="Last layers of another size start from initial values.")
 @click.option("--seed", metavar="N", type=int, help="Draws the initial values; 0 if not given.")
 @click.option(
@@ -299,7 +299,7 @@ def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_jso
 @spec_argument
 @point_options
 @click.option("--targets", metavar="NAMES", help="Only these targets, with commas between them.")
-@click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint: safetensors or .pth.")
+@click.option("--weights", metavar="FILE", type=click.Path(), help="A checkpoint with the spec's names.")
 @click.option("--seed", metavar="N", type=int, help="Draws the input, and the weights; 0 if not given.")
 @click.option("--batch", metavar="N", type=click.IntRange(1, 1024), help="How many random inputs; 1 if not given.")
 @click.option("--image", "images", metavar="FILE", multiple=True, type=click.Path(), help="A picture. Repeatable.")

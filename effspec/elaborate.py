@@ -1,6 +1,6 @@
 """Resolved tree + parameters -> graph: runs bodies, applies layers, and records what each definition did.
 
-A model is expanded twice where it asks for `at.blocks`: once to count its repeated lines, once for real.
+The repeated lines of a model that asks for `at.blocks` are counted first (`effspec.counting`).
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ class Compiled:
                 raise fail(
                     "E0801",
                     f"a {type(source).__name__} is not the path of a checkpoint",
-                    notes=("weights are a path (safetensors or .pth), or an object that has `tensor(parameter)`",),
+                    notes=("weights are the path of a checkpoint, or an object that has `tensor(parameter)`",),
                     help="tensors by their names are loaded by PyTorch: `net.to_torch().load_state_dict(...)`; "
                     'or save them: `safetensors.torch.save_file(..., "x.safetensors")`',
                 )
@@ -287,7 +287,7 @@ class Compiled:
     ) -> str | bytes:
         """The content of a target's file: text, or bytes where the target is binary.
 
-        `weights` is a checkpoint's path (safetensors or .pth), `seed` draws the initial values otherwise.  Raises
+        `weights` is a checkpoint's path, `seed` draws the initial values otherwise.  Raises
         EffspecError, E0706 where the model needs more than one file.
         """
         from effspec import backend as backends

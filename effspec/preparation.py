@@ -38,10 +38,10 @@ class Preparation:
     shape: tuple[int, int, int]
     mean: tuple[Fraction, ...]
     std: tuple[Fraction, ...]
-    range: tuple[Fraction, Fraction] = (Fraction(0), Fraction(1))
-    interpolation: str = "bilinear"
-    crop: Fraction = Fraction(1)
-    fit: str = "crop"
+    range: tuple[Fraction, Fraction]
+    interpolation: str
+    crop: Fraction
+    fit: str
 
     @property
     def scale(self) -> tuple[Fraction, ...]:
@@ -109,8 +109,8 @@ def preparation(arguments: Mapping[str, Any], shape: Sequence[int]) -> Preparati
         message = f"train_size is a size or [height, width], found {show(train)}"
         raise Unprepared("train_size", message, "it is the size of the pictures in training")
     words = {}
-    for name, known in (("interpolation", INTERPOLATIONS), ("fit", FITS)):
-        words[name] = arguments.get(name, "bilinear" if name == "interpolation" else known[0])
+    for name, known, default in (("interpolation", INTERPOLATIONS, "bilinear"), ("fit", FITS, "crop")):
+        words[name] = arguments.get(name, default)
         if words[name] not in known:
             raise Unprepared(name, f"{name} cannot be {show(words[name])}", f"it is one of {', '.join(known)}")
     return Preparation(

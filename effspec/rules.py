@@ -141,8 +141,8 @@ def _given(definition: Definition) -> Iterator[tuple[nodes.Variant, nodes.Argume
         definition = model
 
 
-def _what(rule: Rule, name: str, article: str = "a") -> str:
-    return f"{article} hook `{name}`" if rule.is_hook(name) else f"{article} parameter `{name}`"
+def _what(rule: Rule, name: str) -> str:
+    return f"a hook `{name}`" if rule.is_hook(name) else f"a parameter `{name}`"
 
 
 def _both(rule: Rule, new: tuple[Rule, ...]) -> str:

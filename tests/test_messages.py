@@ -338,7 +338,7 @@ def test_weights_that_are_no_file() -> None:
             use(weights=state)  # type: ignore[operator]
         assert str(error.value) == (
             "error[E0801]: a dict is not the path of a checkpoint\n"
-            "  = weights are a path (safetensors or .pth), or an object that has `tensor(parameter)`\n"
+            "  = weights are the path of a checkpoint, or an object that has `tensor(parameter)`\n"
             "  = help: tensors by their names are loaded by PyTorch: `net.to_torch().load_state_dict(...)`; "
             'or save them: `safetensors.torch.save_file(..., "x.safetensors")`'
         )

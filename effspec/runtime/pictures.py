@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from effspec.diagnostics import fail
-from effspec.preparation import LARGEST, Preparation
+from effspec.preparation import Preparation
 
 if TYPE_CHECKING:
     from effspec.ops.meaning import Array
@@ -76,7 +76,5 @@ def normalised(values: Array, wanted: Preparation) -> Array:
     def column(numbers: Any) -> Array:
         return numpy.array([float(number) for number in numbers]).reshape(-1, 1, 1)
 
-    low, high = map(float, wanted.range)
-    x = values * ((high - low) / LARGEST) + low
-    found: Array = ((x - column(wanted.mean)) / column(wanted.std)).astype(numpy.float32)
+    found: Array = (values * column(wanted.scale) + column(wanted.shift)).astype(numpy.float32)
     return found
