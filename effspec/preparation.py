@@ -109,8 +109,8 @@ def preparation(arguments: Mapping[str, Any], shape: Sequence[int]) -> Preparati
         message = f"train_size is a size or [height, width], found {show(train)}"
         raise Unprepared("train_size", message, "it is the size of the pictures in training")
     words = {}
-    for name, known, default in (("interpolation", INTERPOLATIONS, "bilinear"), ("fit", FITS, "crop")):
-        words[name] = arguments.get(name, default)
+    for name, known, usual in (("interpolation", INTERPOLATIONS, "bilinear"), ("fit", FITS, "crop")):
+        words[name] = arguments.get(name, usual)
         if words[name] not in known:
             raise Unprepared(name, f"{name} cannot be {show(words[name])}", f"it is one of {', '.join(known)}")
     return Preparation(
