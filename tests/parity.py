@@ -113,10 +113,15 @@ def match(source: Mapping[str, torch.Tensor], compiled: Any) -> dict[str, str]:
 
 
 def move(module: nn.Module, compiled: Any) -> Arrays:
-    """The tensors of a peer under our paths."""
+    """The tensors of a peer under our paths; seeded ones for outputs of training that it lacks."""
     source = module.state_dict()
     names = match(source, compiled)
-    return {path: source[names[path]].numpy().reshape(shape).copy() for path, shape in shapes(compiled).items()}
+    seeded = compiled.weights(seed=0)
+    return {
+        p.path: source[names[p.path]].numpy().reshape(p.shape).copy() if p.path in names else seeded.tensor(p)
+        for node in compiled.graph
+        for p in node.parameters.values()
+    }
 
 
 class Source:
