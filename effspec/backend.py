@@ -24,6 +24,10 @@ BUILT_IN = {name: f"effspec.backends.{name}:BACKEND" for name in ("ir", "onnx", 
 Choice: TypeAlias = "bool | int | str"
 
 
+class Remark(UserWarning):
+    """Something about a file that its reader should know, and that is no error: `warnings.warn(text, Remark)`."""
+
+
 class Weights(Protocol):
     """Where the numbers of a model come from."""
 

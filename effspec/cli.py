@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -631,7 +632,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (as long as the process)
     try:
         try:
-            with nullcontext() if "--json" in words else progress.shown(sys.stderr):
+            with nullcontext() if "--json" in words else progress.shown(sys.stderr), warnings.catch_warnings():
+                warnings.showwarning = _warned
                 status = cli.main(words, "effspec", standalone_mode=False, obj=words)
             sys.stdout.flush()
             return status if isinstance(status, int) else 0
@@ -651,6 +653,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return 130
+
+
+def _warned(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Say what a backend remarks as a message of the command; other warnings as Python writes them."""
+    from effspec.backend import Remark
+
+    say(f"note: {message}" if issubclass(category, Remark) else warnings.formatwarning(message, category, *place[:2]))
 
 
 def _stopped(number: int, _: object) -> NoReturn:

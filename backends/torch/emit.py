@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import ast
 import textwrap
+import warnings
+from collections.abc import Mapping
 from functools import cache
 
 import jinja2
 from effspec.backends.torch import build
 from effspec.backends.torch.plan.body import Class
 from effspec.backends.torch.plan.classes import Plan
-from effspec.backends.torch.plan.columns import Split, Untranslatable
 from effspec.backends.torch.plan.features import split_features
 from effspec.backends.torch.plan.initial import initialise
+from effspec.backends.torch.plan.straight import Straight
 from effspec.backends.torch.proof.replay import replay
 from effspec.backends.torch.text.document import WIDTH
 from effspec.backends.torch.text.layout import print_module
 
-from effspec.backend import Unit
+from effspec.backend import Remark, Unit
 from effspec.elaborate import Elaborated
+from effspec.ir.graph import Graph
 from effspec.ir.verify import InternalError
 from effspec.output import PLACEHOLDER
 
@@ -40,15 +43,31 @@ def emit(unit: Unit) -> str:
     elaborated = unit.elaborated
     if not isinstance(elaborated, Elaborated):
         raise TypeError("the torch backend writes source from the record of elaboration")
-    try:
-        return _proven(unit, elaborated, Plan(elaborated))
-    except (InternalError, Untranslatable, Split):
+    failed = ""
+    for literal in (False, True):
         # What cannot be said well is still said right: a class for each distinct block, with its numbers in it.
-        return _proven(unit, elaborated, Plan(elaborated, literal=True))
+        plan = Plan(elaborated, literal=literal)
+        try:
+            return _proven(unit, elaborated, plan)
+        except Exception as error:
+            # A mistake of the plan, whatever it is, costs the file its classes, and nobody the file.
+            failed = error.where if isinstance(error, InternalError) else plan.place
+    text = straight(unit, elaborated.graph)
+    told = f"{unit.name} is written operator by operator: its blocks could not be translated to classes"
+    warnings.warn(f"{told} (this failed at {failed}; please report the spec)", Remark, stacklevel=2)
+    return text
+
+
+def straight(unit: Unit, graph: Graph) -> str:
+    """The text of one class for the whole graph, proven: what is left where the blocks cannot be translated."""
+    plan = Straight(graph, unit.name)
+    plan.run()
+    (model,) = plan.classes
+    return _module(unit, graph, model, [_class(model)], plan.helpers, [plan.fact])
 
 
 def _proven(unit: Unit, elaborated: Elaborated, plan: Plan) -> str:
-    """The text of a plan, held to the closed list and replayed against the graph (`replay` does both)."""
+    """The text of a plan of classes, proven."""
     plan.run()
     *blocks, model = plan.classes
     model.init += initialise(elaborated.graph)
@@ -58,11 +77,18 @@ def _proven(unit: Unit, elaborated: Elaborated, plan: Plan) -> str:
         if cls.inline is None or any(cls.name in build.free_names(user) for user in definitions):
             definitions.insert(0, _class(cls))
     definitions = [*plan.functions.used(definitions), *definitions]
-    parts = [_render(f"{word}.py.jinja", names=plan.helpers) for word in _HELPERS if word in plan.helpers]
+    return _module(unit, elaborated.graph, model, definitions, plan.helpers, [])
+
+
+def _module(
+    unit: Unit, graph: Graph, model: Class, definitions: list[ast.stmt], helpers: Mapping[str, str], facts: list[str]
+) -> str:
+    """The file of these definitions, held to the closed list and replayed against the graph (`replay` does both)."""
+    parts = [_render(f"{word}.py.jinja", names=helpers) for word in _HELPERS if word in helpers]
     parts += [print_module([ast.fix_missing_locations(definition)]).rstrip("\n") for definition in definitions]
-    facts = [*_prepared(unit), _fact(unit)]
+    facts = [*facts, *_prepared(unit), _fact(unit)]
     text = _render("module.py.jinja", title=_title(unit), facts=facts, imports=_imports(parts), parts=parts) + "\n"
-    replay(text, model.name, elaborated.graph)
+    replay(text, model.name, graph)
     return text
 
 

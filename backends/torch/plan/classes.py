@@ -9,7 +9,7 @@ from effspec.backends.torch.plan.body import Class
 from effspec.backends.torch.plan.columns import Split, Untranslatable
 from effspec.backends.torch.plan.fns import Functions
 from effspec.backends.torch.plan.model import ModelTranslation
-from effspec.backends.torch.plan.naming import Naming, helper_name, suffix_of_path, suffix_of_value
+from effspec.backends.torch.plan.naming import Naming, need, suffix_of_path, suffix_of_value
 from effspec.backends.torch.plan.runtime import runtime_parameters, tainted_parameters
 from effspec.backends.torch.plan.scope import Scope
 from effspec.backends.torch.plan.statements import Translation
@@ -24,7 +24,6 @@ from effspec.syntax import nodes
 # A definition; a model used in two variants counts as two.
 Mark: TypeAlias = "nodes.Block | nodes.Group | tuple[nodes.Model, str | None]"
 
-_NEEDS = {"SameConv2d": ("pad_same",), "avg_pool_same": ("pad_same",)}
 _DEPTH = 6
 
 
@@ -50,6 +49,8 @@ class Plan:
         self._taps = find_taps(elaborated.root)
         self._naming = Naming(elaborated.root)
         self.functions = Functions(self._naming.words)
+        self.place = elaborated.model.name.id
+        """The definition that is being planned."""
 
     # What the bodies ask
 
@@ -74,9 +75,7 @@ class Plan:
         return self._made_by[application]
 
     def need(self, helper: str) -> str:
-        for other in _NEEDS.get(helper, ()):
-            self.need(other)
-        return self.helpers.setdefault(helper, helper_name(helper, self._naming.words))
+        return need(self.helpers, helper, self._naming.words)
 
     def taps_of(self, instance: Instance) -> list[tuple[str, Any]]:
         return self._taps.get(instance, [])
@@ -174,6 +173,7 @@ class Plan:
 
     def _plan_class(self, instances: list[Instance], suffix: str, literal: bool) -> Class:
         is_model = isinstance(instances[0].node, nodes.Model)
+        self.place = _place(instances[0])
         runtime = self._runtime_of(instances) if is_model else {}
         scope = Scope(instances, self.functions, literal=literal, runtime=runtime)
         if not is_model:
@@ -199,6 +199,12 @@ class Plan:
     def _class_name(self, instance: Instance, suffix: str, taken: set[str]) -> str:
         planned = {other.variant for other in self._by_instance if other.node is instance.node}
         return self._naming.class_name(instance, suffix, taken, planned)
+
+
+def _place(instance: Instance) -> str:
+    """What the plan calls a definition where it fails."""
+    node = instance.node
+    return f"the group {instance.path}" if isinstance(node, nodes.Group) else node.name.id
 
 
 def _mark(instance: Instance) -> Mark:

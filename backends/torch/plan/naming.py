@@ -18,9 +18,23 @@ _HELPERS = {
 }
 
 
+# What else a helper takes.
+_NEEDS = {"SameConv2d": ("pad_same",), "avg_pool_same": ("pad_same",)}
+
+HELPERS = frozenset(_HELPERS) | frozenset(_HELPERS.values())
+"""Every name that a helper may have."""
+
+
 def helper_name(helper: str, words: set[str]) -> str:
     """The name of a helper in a file with these blocks."""
     return _HELPERS[helper] if helper in words else helper
+
+
+def need(helpers: dict[str, str], helper: str, words: set[str]) -> str:
+    """The name of a helper in a file with these blocks; `helpers` then holds it, and those that it takes."""
+    for other in _NEEDS.get(helper, ()):
+        need(helpers, other, words)
+    return helpers.setdefault(helper, helper_name(helper, words))
 
 
 def suffix_of_value(value: object) -> str:
