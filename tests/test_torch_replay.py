@@ -171,7 +171,9 @@ def test_a_path_of_a_label_with_a_variable() -> None:
 
 
 def test_refusal_names_the_line() -> None:
-    with pytest.raises(InternalError, match=r"line 14 of the emitted text: torch\.load is not on the list"):
+    with pytest.raises(
+        InternalError, match=r"line 14 of the emitted text \(class Net\): torch\.load is not on the list"
+    ):
         check_source(FRAME.format(init="pass", forward="torch.load(x)"))
 
 

@@ -160,7 +160,10 @@ class _Checker:
                 method(node)
 
     def refuse(self, node: ast.AST, message: str) -> None:
-        raise InternalError("printing", f"line {getattr(node, 'lineno', 1)} of the emitted text", message)
+        line = getattr(node, "lineno", 1)
+        around = [part for part in self.tree.body if part.lineno <= line <= (part.end_lineno or 0)]
+        inside = "".join(f" (class {part.name})" for part in around if isinstance(part, ast.ClassDef))
+        raise InternalError("printing", f"line {line} of the emitted text{inside}", message)
 
     def bind(self, node: ast.AST) -> None:
         """Note what the file itself names."""
