@@ -53,3 +53,110 @@ def test_the_plainest_plan_is_right_for_every_family(name: str) -> None:
     unit = effspec.compile(path, variant=variant).unit("torch", {})
     text = _proven(unit, unit.elaborated, Plan(unit.elaborated, literal=True))
     assert text.count("\nclass ") >= 1
+
+
+# What the good plan has to say by itself: each of these once needed a plainer one, or had none.
+BODIES = {
+    "a flag of a turn, bound in the loop": """
+block B(n) {
+    for p in 0 ..< n { last = p == n - 1; c[p]: conv(3); relu() if not last }
+}
+model M() on image: [3, 8, 8] { a: B(3); b: B(2) }
+""",
+    "an if that one turn does not take": """
+model M() on image: [3, 8, 8] {
+    for p in 0 ..< 3 {
+        before = it
+        c[p]: conv(3)
+        if p != 1 { it + before }
+    }
+}
+""",
+    "a branch of one turn with a module of its own": """
+block B(n) {
+    for p in 0 ..< n {
+        c[p]: conv(4)
+        if p > 0 { d[p]: conv(4); relu() } else { sigmoid() }
+    }
+}
+model M() on image: [3, 8, 8] { a: B(2) }
+""",
+    "the input after it has changed in an earlier turn": """
+block B(n) {
+    for p in 0 ..< n {
+        it + input if p == n - 1
+        c[p]: conv(3)
+    }
+}
+model M() on image: [3, 8, 8] { a: B(1); b: B(3) }
+""",
+    "a choice of one turn": """
+block B(n) {
+    for p in 0 ..< n {
+        last = p == n - 1
+        it + input if last else it
+        c[p]: conv(3)
+    }
+}
+model M() on image: [3, 8, 8] { a: B(1); b: B(3) }
+""",
+    "a number of a turn that a list reads": """
+block B(n) {
+    [input]
+    for p in 0 ..< n {
+        seen = it
+        k = p % 2
+        some = [seen[p - b] for b in 0 ..< k] if k > 0 else []
+        new = [seen[-1]] + some |> concat() |> c[p]: conv(4)
+        seen + [new]
+    }
+    it[-1]
+}
+model M() on image: [3, 8, 8] { a: B(1); b: B(3) }
+""",
+    "a list that is empty in one instance": """
+block B(n) {
+    xs = [input |> c[i]: conv(4) for i in 0 ..< n]
+    [input] + xs |> concat()
+}
+model M() on image: [3, 8, 8] { a: B(0); b: B(2) }
+""",
+    "a function with a comprehension": """
+fn total(ws) = sum([2 * w for w in ws]) + sum([2 ** b for b in 0 ..< len(ws)])
+block B(ws) { conv(total(ws)) }
+model M() on image: [3, 8, 8] { a: B([1, 2]); b: B([3]) }
+""",
+    "a block called F": """
+block P(out) { conv(out) }
+block F() on ys {
+    [[y |> f[i][j]: P(ys[i].channels) for j, y in enumerate(ys)] |> add() for i in 0 ..< len(ys)]
+}
+model M() on image: [3, 32, 32] { [it, it] |> p: F(); it[0] + it[1] |> relu() }
+""",
+    "a group that repeats by the width of an element": """
+block P(out) { conv(out) }
+block Both(d) on xs {
+    ys = [x |> branch[i]: { block: P(x.channels) x d } for i, x in enumerate(xs)]
+    ys |> concat()
+}
+model M() on image: [3, 32, 32] {
+    y = it |> y: conv(5)
+    [it, y] |> p: Both(2)
+}
+""",
+    "a loop of which the last turn alone is needed": """
+model M() on image: [3, 8, 8] {
+    xs = for p in 0 ..< 3 { c[p]: conv(4 * (p + 1)); yield }
+    for i, x in enumerate(xs) { x |> d[i]: conv(2) }
+}
+""",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_the_good_plan_says_it(tmp_path: Path, body: str) -> None:
+    path = tmp_path / "net.eff"
+    path.write_text(f"effspec 1\n{body}variant m = M()\n", encoding="utf-8")
+    unit = effspec.compile(path, variant="m").unit("torch", {})
+    text = _proven(unit, unit.elaborated, Plan(unit.elaborated))
+    assert "Written operator by operator" not in text

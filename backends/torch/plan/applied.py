@@ -22,7 +22,7 @@ from effspec.backends.torch.plan.applications import (
     word_of,
 )
 from effspec.backends.torch.plan.body import Applications, Text, common, force
-from effspec.backends.torch.plan.columns import Column, Split, constant_of
+from effspec.backends.torch.plan.columns import Column, Split, Untranslatable, constant_of
 from effspec.backends.torch.plan.modules import WORDS
 from effspec.backends.torch.plan.sizes import Sizes, reads_tensor
 
@@ -36,6 +36,8 @@ class Applied(Sizes):
     def apply(self, site: nodes.Line | nodes.Step, source: Text, condition: ast.expr | None) -> Text:
         """The value of a layer at a place; under a `condition` of `__init__` its module is optional."""
         here = self.here(site)
+        if self.in_symbolic_loop and self.is_partly_needed(site):
+            raise Untranslatable("a loop that is needed for some of its turns alone")
         there = {entry: a for entry, a in here.items() if kind_of(a) != "identity"}
         if not there:
             return source

@@ -185,6 +185,11 @@ class Body(ABC):
         """What was applied at a place, in every turn of the loops around it."""
         return {e: a for e, a in self.applied.get(site, {}).items() if self.planner.alive(a)}
 
+    def is_partly_needed(self, site: nodes.Node) -> bool:
+        """Whether some turns of the loops around a place are left in the graph, and others of the same instance not."""
+        needed = {instance for instance, _ in self.everywhere(site)}
+        return any(i in needed and not self.planner.alive(a) for (i, _), a in self.applied.get(site, {}).items())
+
     def reached(self, site: nodes.Node) -> Column:
         """Whether a guard held, or which branch was taken, where the translation stands."""
         return {e: v for e, v in self.ran.get(site, {}).items() if self.scope.matches(e[1])}

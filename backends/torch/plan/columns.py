@@ -44,7 +44,9 @@ class Loop:
 
 
 def constant_of(column: Column) -> tuple[bool, Any]:
-    """(True, the value that all entries share), else (False, None)."""
+    """(True, the value that all entries share), else (False, None); raises Untranslatable where there is none."""
+    if not column:
+        raise Untranslatable("it never ran")
     iterator = iter(column.values())
     first = next(iterator)
     wanted = key(first)
@@ -167,9 +169,19 @@ class Columns:
         return [loop for loop in self.loops if loop.index is None]
 
     def reads_loop(self, node: nodes.Node) -> bool:
-        """Whether an expression reads a variable of a Python loop."""
-        names = {name for loop in self.symbolic() for name in loop.names}
-        return any(isinstance(part, nodes.Name) and part.id in names for part in nodes.descend(node))
+        """Whether an expression reads a variable of a Python loop, or a name that is bound to what reads one."""
+        loops = self.symbolic()
+        names = {name for loop in loops for name in loop.names}
+        bound = {bind for loop in loops for bind in nodes.descend(loop.node) if isinstance(bind, nodes.Bind)}
+        pending, seen = [node], set[str]()
+        while pending:
+            for part in nodes.descend(pending.pop()):
+                if isinstance(part, nodes.Name) and part.id not in seen:
+                    if part.id in names:
+                        return True
+                    seen.add(part.id)
+                    pending += [bind.value for _, bind in self.binders.get(part.id, ()) if bind in bound]
+        return False
 
     def loop_variables(self) -> list[ast.Name]:
         """The variables of the Python loops around the translation."""

@@ -19,7 +19,10 @@ _FUNCTIONS = {"len", "range", "round"}
 
 @dataclass(eq=False)
 class _Branch:
-    """A branch that some instance takes: its test in `__init__` and in forward (None for `else`), and what is in it."""
+    """A branch that some instance takes: its test in `__init__` and in forward (None for `else`), and what is in it.
+
+    What differs from turn to turn of a loop has a test in forward only.
+    """
 
     number: int
     body: nodes.Body
@@ -49,9 +52,13 @@ class Conditions(Body):
         """A guard in forward."""
         if not self.scope.reads_loop(guard):
             return self.stored_condition(guard, "active")
-        tree = self.scope.translate(guard)
-        if not self.scope.holds(tree, {e: bool(v) for e, v in reached.items()}):
-            raise Untranslatable(guard.span.text)
+        return self._loop_condition(guard, reached)
+
+    def _loop_condition(self, condition: nodes.Expr, values: Column) -> ast.expr:
+        """A condition in forward that differs from turn to turn of a loop."""
+        tree = self.scope.translate(condition)
+        if not self.scope.holds(tree, {e: bool(v) for e, v in values.items()}):
+            raise Untranslatable(condition.span.text)
         return self.to_forward(tree, "active")
 
     def to_forward(self, tree: ast.expr, word: str) -> ast.expr:
@@ -66,7 +73,9 @@ class Conditions(Body):
         return build.substitute(tree, {w: self.scope.store(w, name(w)) for w in free - here})
 
     def stored_condition(self, condition: nodes.Expr, flag: str) -> ast.expr:
-        """A condition as `self.flag`, or a comparison of stored arguments."""
+        """A condition as `self.flag`, or a comparison of stored arguments; in terms of a loop where it reads one."""
+        if self.scope.reads_loop(condition):
+            return self._loop_condition(condition, self.scope.column(condition))
         column: Column = {e: bool(v) for e, v in self.scope.column(condition).items()}
         same, value = constant_of(column)
         if same and not self.scope.structural(condition):
@@ -116,6 +125,9 @@ class Conditions(Body):
         for number, (condition, body) in enumerate(statement.branches):
             if number in taken_by_some:
                 reached = {e: v == number for e, v in column.items() if v == -1 or v >= number}
+                if self.scope.reads_loop(condition):
+                    chain.append(_Branch(number, body, None, self._loop_condition(condition, reached)))
+                    continue
                 test = self.init_condition(condition, reached, flag)
                 word = condition.id if isinstance(condition, nodes.Name) else flag
                 stored = self._stored_comparison(test) if len(statement.branches) > 1 else None
@@ -144,10 +156,12 @@ class Conditions(Body):
             made_there |= self.attached
         self.attached, self.names, self.rows = made_there, outer_names, rows
         self.scope.init = [*outer_init, *shared]
+        if any(branch.init and branch.test is None and branch.stored is not None for branch in chain):
+            raise Untranslatable("modules of some turns of a loop")
         made = [(b.test if isinstance(b.stored, ast.Compare) else b.stored, b.init) for b in chain if b.init]
         self.scope.init += _chain_of(made)
         self.statements += _chain_of([(branch.stored, branch.forward) for branch in chain])
-        if chain[-1].test is not None:
+        if chain[-1].stored is not None:
             endings.append(before)
         meet(*endings)
         channels = endings[0].channels

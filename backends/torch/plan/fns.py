@@ -220,7 +220,7 @@ class Functions:
         inside = names | {target.id: tree for target, tree in zip(node.targets, targets, strict=True)}
         element = self._expression(definition, node.element, inside)
         read = build.free_names(element)
-        shown: list[ast.expr] = [tree if tree.id in read else build.name("_") for tree in targets]
+        shown: list[ast.expr] = [build.name(tree.id if tree.id in read else "_") for tree in targets]
         return build.comprehension(element, shown[0] if len(shown) == 1 else ast.Tuple(shown, ast.Load()), iterable)
 
 

@@ -118,6 +118,8 @@ class Loops(Conditions):
         started = self._started(statement.body)
         if started is not None:
             self.current = Text(name("xs" if isinstance(started, tuple) else self.variable_of_it))
+        # What a turn reads of the input, an earlier turn may have replaced as the current value.
+        self.changed = self.changed or any(isinstance(part, nodes.Line) for part in nodes.descend(statement.body))
         try:
             body = self.nested(lambda: self.run(statement.body))
         finally:
@@ -219,7 +221,8 @@ class Loops(Conditions):
         start = 0
         for source in self.sources(statement):
             if source.kind == "range":
-                same, start = constant_of({e: v[0] for e, v in self.scope.column(source.node).items()})
+                ranges = {e: v for e, v in self.scope.column(source.node).items() if v}
+                same, start = constant_of({e: v[0] for e, v in ranges.items()}) if ranges else (True, 0)
                 if not same:
                     raise Untranslatable("a range that starts anywhere")
         return start

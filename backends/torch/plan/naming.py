@@ -75,6 +75,8 @@ class Naming:
             if word in taken and instance.definition is not None:
                 stem = instance.definition.module.name.rsplit("/", 1)[-1].removesuffix(".eff").replace("-", "_")
                 word = _camel("_".join(part for part in stem.split("_") if not part[:1].isdigit())) + word
+        if word == "F" and instance is not self.root:
+            word = "FBlock"  # torch's functions are called F
         while word in taken:
             word += "Variant"
         return word
