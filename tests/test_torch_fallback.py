@@ -160,3 +160,26 @@ def test_the_good_plan_says_it(tmp_path: Path, body: str) -> None:
     unit = effspec.compile(path, variant="m").unit("torch", {})
     text = _proven(unit, unit.elaborated, Plan(unit.elaborated))
     assert "Written operator by operator" not in text
+
+
+WIDTHS = """effspec 1
+block B(out = default.w) { conv(out) }
+model Net(classes = 10) on image: [3, 8, 8] {
+    default w = round(8 + 7 * at.block / at.blocks)
+    a: B() x 2
+    global_avg_pool()
+    flatten()
+    fc: linear(classes)
+}
+variant net = Net()
+"""
+
+
+@pytest.mark.parametrize("formula", ["round(8 + 7 * at.block / at.blocks)", "8 + 4 * at.block"])
+def test_what_a_default_gives_that_is_no_rate_stands_in_the_rows(tmp_path: Path, formula: str) -> None:
+    path = tmp_path / "net.eff"
+    path.write_text(WIDTHS.replace("round(8 + 7 * at.block / at.blocks)", formula), encoding="utf-8")
+    text = effspec.compile(path, variant="net").emit("torch")
+    assert "        self.a = nn.Sequential(B(3, 8), B(8, 12))  # 12 x 8 x 8\n" in text
+    assert "    def __init__(self, classes: int = 10) -> None:\n" in text
+    assert "stochastic depth" not in text

@@ -17,6 +17,7 @@ from effspec.backends.torch.plan.statements import Translation
 
 from effspec.layers import Application, Instance
 from effspec.syntax import nodes
+from effspec.values import is_number
 
 
 class ModelTranslation(Translation):
@@ -46,6 +47,8 @@ class ModelTranslation(Translation):
         """`next(drops)` for a default that is a formula of `at.block`, or the formula where not every block draws."""
         if self.scope.literal or not any(_is_at(part) and part.name.id == "block" for part in _attributes(entry)):
             return None
+        if not self._reads_runtime(entry.value) and not self._is_rate(entry, argument, entries):
+            return None
         order = self._block_order()
         drawing = self._drawing(entry, order)
         if drawing is None:
@@ -63,6 +66,17 @@ class ModelTranslation(Translation):
             self.scope.real(rates.value)
             self.drawn[entry] = word
         return call("next", name(self.drawn[entry]))
+
+    def _is_rate(self, entry: nodes.DefaultEntry, argument: Argument, entries: Applications) -> bool:
+        """Whether a default gives rates, by a formula that Python can say; widths, say, are numbers in the rows."""
+        values = [argument.column[a.child] for a in entries.values() if a.child is not None]
+        if not all(is_number(value) and 0 <= value < 1 for value in values):
+            return False
+        try:
+            self._formula(entry.value)
+        except Untranslatable:
+            return False
+        return True
 
     def _made(self) -> list[Application]:
         """The blocks of all repeated lines, line by line, in the order in which `__init__` makes them."""
