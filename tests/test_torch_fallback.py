@@ -34,15 +34,18 @@ TWO_IN_A_LOOP = SOME_DRAW.replace(
 ).replace("ConvNormAct, ", "")
 
 
-@pytest.mark.parametrize(
-    ("spec", "rate"), [(SOME_DRAW, "drop_path_rate * 3 / 4"), (TWO_IN_A_LOOP, "drop_path_rate * 5 / 6")]
-)
-def test_rates_stand_in_the_rows_where_they_cannot_be_drawn_in_order(tmp_path: Path, spec: str, rate: str) -> None:
+def test_rates_stand_in_the_rows_where_they_cannot_be_drawn_in_order(tmp_path: Path) -> None:
     path = tmp_path / "net.eff"
-    path.write_text(spec, encoding="utf-8")
+    path.write_text(TWO_IN_A_LOOP, encoding="utf-8")
     text = effspec.compile(path, variant="net").emit("torch")
-    assert rate in text
+    assert "drop_path_rate * 5 / 6" in text
     assert "next(" not in text
+
+
+def test_rates_are_drawn_by_the_blocks_that_read_them(tmp_path: Path) -> None:
+    path = tmp_path / "net.eff"
+    path.write_text(SOME_DRAW, encoding="utf-8")
+    assert "drops = (drop_path_rate * i / 4 for i in range(2, 4))" in effspec.compile(path, variant="net").emit("torch")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.eff")))
@@ -144,6 +147,15 @@ model M() on image: [3, 32, 32] {
     [it, y] |> p: Both(2)
 }
 """,
+    "a list that is called as the current list would be": """
+model M() on image: [3, 8, 8] {
+    xs = for p in 0 ..< 3 { w = 4 * (p + 1); c[p]: conv(w); yield }
+    [xs[2], xs[0]] |> concat()
+    ys = it
+    [xs[1], it]
+    it + [xs[0], ys] |> concat()
+}
+""",
     "a loop of which the last turn alone is needed": """
 model M() on image: [3, 8, 8] {
     xs = for p in 0 ..< 3 { c[p]: conv(4 * (p + 1)); yield }
@@ -183,3 +195,23 @@ def test_what_a_default_gives_that_is_no_rate_stands_in_the_rows(tmp_path: Path,
     assert "        self.a = nn.Sequential(B(3, 8), B(8, 12))  # 12 x 8 x 8\n" in text
     assert "    def __init__(self, classes: int = 10) -> None:\n" in text
     assert "stochastic depth" not in text
+
+
+def test_a_pair_somewhere_makes_the_pad_no_argument(tmp_path: Path) -> None:
+    path = tmp_path / "net.eff"
+    path.write_text(
+        """effspec 1
+block C(out, k = 1, s = 1) { conv(out, k = k, s = s, bias = false) }
+block B(out, k = 3, s = 1) {
+    dw: C(out, k = k, s = s)  if s > 1
+    row: C(out, k = [1, 5])
+}
+model M() on image: [8, 16, 16] { a: B(8); b: B(8, k = 5, s = 2); c: B(8, k = 3, s = 2) }
+variant m = M()
+""",
+        encoding="utf-8",
+    )
+    text = effspec.compile(path, variant="m").emit("torch")
+    pad = "padding=kernel_size // 2 if isinstance(kernel_size, int) else (kernel_size[0] // 2, kernel_size[1] // 2),"
+    assert text.count("padding") == 1
+    assert pad in text

@@ -101,6 +101,7 @@ _BUILTINS = {
     "abs": abs,
     "sum": sum,
     "int": int,
+    "isinstance": isinstance,
     "enumerate": enumerate,
     "zip": zip,
     "list": list,

@@ -144,6 +144,8 @@ class Body(ABC):
         self.shortcut: str | None = None
         self.shortcut_name = "inputs" if _SHORTCUT in scope.binders else _SHORTCUT
         self.variable_of_it = "x"
+        # The current value while it is a list: another name than what the spec calls so.
+        self.variable_of_list = "tensors" if "xs" in scope.binders else "xs"
         self.outputs: list[tuple[str, ast.expr, bool]] = []
         self.collecting: str | None = None
         self.inherited: list[ast.expr] = []
@@ -226,7 +228,7 @@ class Body(ABC):
 
     def become(self, text: Text) -> None:
         """`it` is now this value."""
-        variable = "xs" if text.is_list else self.variable_of_it
+        variable = self.variable_of_list if text.is_list else self.variable_of_it
         if text.tree is self.current.tree or (isinstance(text.tree, ast.Name) and text.tree.id == variable):
             self.current = text
             return
@@ -255,7 +257,10 @@ class Body(ABC):
 
     def input(self) -> Text:
         """`input`: the variable of forward, or `shortcut` once that has changed."""
-        kept = isinstance(self.entry.tree, ast.Name) and self.entry.tree.id not in ("xs", self.variable_of_it)
+        kept = isinstance(self.entry.tree, ast.Name) and self.entry.tree.id not in (
+            self.variable_of_list,
+            self.variable_of_it,
+        )
         if kept or not self.changed:
             return self.entry
         if self.shortcut is None:

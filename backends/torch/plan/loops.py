@@ -117,7 +117,7 @@ class Loops(Conditions):
         before = self.current
         started = self._started(statement.body)
         if started is not None:
-            self.current = Text(name("xs" if isinstance(started, tuple) else self.variable_of_it))
+            self.current = Text(name(self.variable_of_list if isinstance(started, tuple) else self.variable_of_it))
         # What a turn reads of the input, an earlier turn may have replaced as the current value.
         self.changed = self.changed or any(isinstance(part, nodes.Line) for part in nodes.descend(statement.body))
         try:

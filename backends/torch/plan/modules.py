@@ -156,8 +156,12 @@ class Modules(Calls):
             out["explicit"] = self.scope.express("padding", {e: a.attributes["padding"] for e, a in entries.items()})
         else:
             half = _half(out["kernel_size"], out.get("dilation")) if kinds <= {"half", "same"} else None
-            if half is not None and self.scope.holds(half, pads):
-                out["padding"] = half
+            forms = [half] if half is not None else []
+            if half is not None and isinstance(out["kernel_size"], ast.Name):
+                forms.append(_half_of_either(out["kernel_size"], half))
+            held = next((form for form in forms if self.scope.holds(form, pads)), None)
+            if held is not None:
+                out["padding"] = held
             else:
                 out["padding"] = self.scope.express("pad", pads, self.hint("pad", entries))
         return out
@@ -197,6 +201,13 @@ def _half(kernel: ast.expr, dilation: ast.expr | None) -> ast.expr | None:
         return dilation if side == 1 else build.binary("*", ast.Constant(side), dilation)
     half = build.binary("//", kernel, ast.Constant(2))
     return half if plain[1] or dilation is None else build.binary("*", dilation, half)
+
+
+def _half_of_either(kernel: ast.Name, half: ast.expr) -> ast.expr:
+    """The pad that keeps a size, of a kernel that is a number in some instances (`half`) and a pair in others."""
+    sides = [ast.Subscript(kernel, ast.Constant(axis), ast.Load()) for axis in (0, 1)]
+    pair: list[ast.expr] = [build.substitute(half, {kernel.id: side}) for side in sides]
+    return ast.IfExp(call("isinstance", kernel, build.name("int")), half, ast.Tuple(pair, ast.Load()))
 
 
 def _is_still(entries: Applications) -> bool:

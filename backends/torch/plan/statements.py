@@ -24,7 +24,7 @@ class Translation(Comprehensions):
         """Translate the body from its input on."""
         on = self.node.on if isinstance(self.node, nodes.Block) else ()
         if isinstance(self.instances[0].input, tuple):
-            variable = self.variable(on[0].id) if len(on) == 1 else "xs"
+            variable = self.variable(on[0].id) if len(on) == 1 else self.variable_of_list
             alike = all(common_width(instance.input) is not None for instance in self.instances)
             self.current = Text(name(variable), Later(self.scope.element_channels) if alike else None, True)
         else:
@@ -154,7 +154,7 @@ class Translation(Comprehensions):
         word = statement.targets[0].id
         if word == "_":
             return
-        if isinstance(text.tree, ast.Name) and text.tree.id not in ("x", "xs"):
+        if isinstance(text.tree, ast.Name) and text.tree.id not in ("x", self.variable_of_list):
             self.names[word] = text
             return
         self.emit(build.assign(self.variable(word), text.tree))
