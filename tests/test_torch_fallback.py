@@ -215,3 +215,21 @@ variant m = M()
     pad = "padding=kernel_size // 2 if isinstance(kernel_size, int) else (kernel_size[0] // 2, kernel_size[1] // 2),"
     assert text.count("padding") == 1
     assert pad in text
+
+
+def test_a_group_that_one_instance_has_reads_the_parameters_of_its_block(tmp_path: Path) -> None:
+    path = tmp_path / "net.eff"
+    path.write_text(
+        """effspec 1
+block C(out, s = 1) {
+    short = input if s == 1 and input.channels == out else input |> short: { dw: conv(3, s = s); pw: conv(out) }
+    a: conv(out, k = 3, s = s)
+    it + short
+}
+model M() on image: [3, 8, 8] { c: C(3); d: C(24, s = 2) }
+variant m = M()
+""",
+        encoding="utf-8",
+    )
+    text = effspec.compile(path, variant="m").emit("torch")
+    assert "OrderedDict(dw=nn.Conv2d(in_channels, 3, 1, stride=stride), pw=nn.Conv2d(3, out_channels, 1))" in text

@@ -222,11 +222,11 @@ class Arguments(Columns):
         }
         return "out" not in self.parameters and len(widths) == len(self.instances) and column == widths
 
-    def out_channels(self) -> ast.expr:
+    def out_channels(self, source: nodes.Expr | None = None) -> ast.expr:
         """The width of the result where no parameter says it."""
         if "out" not in self.arguments:
             column = {i: i.output.type.shape[0] for i in self.instances}
-            self.arguments["out"] = Argument("out", self.free("out_channels"), column)
+            self.arguments["out"] = Argument("out", self.free("out_channels"), column, source=source)
         return build.name(self.arguments["out"].name)
 
     def promote(self, name: str, column: Column, default: Any = _MISSING, source: nodes.Expr | None = None) -> ast.expr:

@@ -41,6 +41,7 @@ class Plan:
         self.classes: list[Class] = []
         self.helpers: dict[str, str] = {}
         self.stage: ast.FunctionDef | None = None
+        self._groups: dict[Mark, list[Instance]] = {}
         self._by_instance: dict[Instance, Class] = {}
         self._paths = {node.id: node.path for node in elaborated.graph}
         self._made_by: dict[Application, frozenset[int]] = {}
@@ -87,7 +88,7 @@ class Plan:
 
     def run(self) -> None:
         """Plan every class, callees before callers."""
-        groups: dict[Mark, list[Instance]] = {}
+        groups = self._groups
         callees: dict[Mark, dict[Mark, None]] = {}
         self._collect(self.elaborated.root, groups, callees)
         order: dict[Mark, None] = {}
@@ -178,6 +179,8 @@ class Plan:
         scope = Scope(instances, self.functions, literal=literal, runtime=runtime)
         if not is_model:
             scope.varying |= {n for n in scope.parameters if any((i, n) in self._tainted for i in instances)}
+        if isinstance(instances[0].node, nodes.Group):
+            scope.varying |= self._varying_around(instances[0])
         body = ModelTranslation(scope, self) if is_model else Translation(scope, self)
         taken = {cls.name for cls in self.classes} | set(self.helpers.values())
         if is_weight_layer(instances[0]):
@@ -188,6 +191,19 @@ class Plan:
         if isinstance(instances[0].node, nodes.Group):
             cls.inline = inline_chain(cls)
         return cls
+
+    def _varying_around(self, group: Instance) -> set[str]:
+        """The parameters of the block around a group that differ over all that the block is applied to.
+
+        A group has the names of that block, and may stand where few of them come by.
+        """
+        around = group.parent
+        while around is not None and isinstance(around.node, nodes.Group):
+            around = around.parent
+        if around is None or not isinstance(around.node, nodes.Block):
+            return set()
+        alike = self._groups[_mark(around)]
+        return {word for word in around.arguments if len({key(i.arguments[word].value) for i in alike}) > 1}
 
     def _runtime_of(self, instances: list[Instance]) -> dict[str, Any]:
         """The constructor arguments of the compiled model; of a model used as a layer, what is given from these."""

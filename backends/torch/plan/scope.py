@@ -58,7 +58,7 @@ class Scope(Arguments):
             word = hint.id
         name = self.python_name(word)
         if name == "out_channels" and self.is_result_width(column):
-            return self.out_channels()
+            return self.out_channels(hint)
         name = "mid_channels" if name in ("in_channels", "out_channels") else name
         for argument in self.arguments.values():
             # What is promoted twice under one name and is equal everywhere is one argument.
