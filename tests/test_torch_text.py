@@ -403,7 +403,7 @@ def test_a_group_in_a_block_gets_the_width_of_its_result(tmp_path: Path) -> None
 
 
 def test_tensors_that_start_otherwise(tmp_path: Path) -> None:
-    """Alone or several, with the numbers of their own fans where torch has no word for the law."""
+    """Alone or several, by torch's word for the law where it has one, else with the module's own sizes."""
     net = definition(
         emitted(
             tmp_path,
@@ -420,11 +420,12 @@ def test_tensors_that_start_otherwise(tmp_path: Path) -> None:
         ),
         "Net",
     )
-    first = net.index("        nn.init.uniform_(self.c.weight")
+    first = net.index("        fan_in = self.c.weight[0].numel()")
     assert net[first : net.index("\n\n    def", first)].splitlines() == [
-        "        nn.init.uniform_(self.c.weight, -0.2041241452319315, 0.2041241452319315)",
+        "        fan_in = self.c.weight[0].numel()",
+        "        nn.init.uniform_(self.c.weight, -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5)",
         '        for path in ("d.0.weight",):',
-        "            nn.init.normal_(self.get_parameter(path), mean=0.0, std=0.35355339059327373)",
+        "            nn.init.xavier_normal_(self.get_parameter(path))",
         '        for path in "e.weight", "f.weight":',
         "            nn.init.normal_(self.get_parameter(path), mean=0, std=0.01)",
     ]
