@@ -156,3 +156,20 @@ def test_a_mistake_of_the_plan_costs_the_classes_and_is_said(
     out, err = capsys.readouterr()
     assert out[out.index("import torch\n") :] == TEXT
     assert err == f"note: {told}\n"
+
+
+def test_a_model_called_as_the_functions_of_torch_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f.eff").write_text("effspec 1\nmodel F() on image: [3, 8, 8] { conv(4); relu() }\n", encoding="utf-8")
+    assert main(["compile", "f.eff", "--target", "torch", "-o", "-"]) == 1
+    said = """\
+error[E0704]: target `torch` calls the functions of PyTorch `F`, and this model has the same name
+ --> f.eff:2:7
+  |
+2 | model F() on image: [3, 8, 8] { conv(4); relu() }
+  |       ^
+  = help: give the model another name
+"""
+    assert capsys.readouterr().err == said

@@ -17,8 +17,10 @@ class _TorchBackend:
     reads_weights = False
 
     def check(self, unit: Unit, options: Mapping[str, Choice]) -> list[Diagnostic]:
-        """Operators that PyTorch has no row for; none of ours."""
+        """Operators that PyTorch has no row for (none of ours), several inputs, and a name that is taken."""
         from effspec.backends.torch.rules import ROWS
+
+        from effspec.elaborate import Elaborated
 
         missing = {
             node.op: node for node in unit.graph if node.op not in ROWS and node.op not in ("input", "parameter")
@@ -32,6 +34,10 @@ class _TorchBackend:
             )
             for node in unit.graph.inputs[1:2]
         ]
+        if unit.name == "F" and isinstance(unit.elaborated, Elaborated):
+            message = "target `torch` calls the functions of PyTorch `F`, and this model has the same name"
+            span = unit.elaborated.model.name.span
+            several.append(Diagnostic("E0704", message, Label(span), help="give the model another name"))
         return several + [
             Diagnostic(
                 "E0704",
