@@ -144,7 +144,7 @@ CASES = [
     _case("efficientnet_group", "b0_blur", size=75),
     _case("hrnet", "w18_small_v2", base=4),
     _case("efficientdet", "d0", size=128),
-    _case("efficientdet", "lite0", size=128, deeper=-2, head_depth=1),
+    _case("efficientdet", "lite0", size=128, deeper=-2, head_depth=2),
     _case("deeplab", "fcn_resnet50_aux", widths=[8, 16, 24, 32]),
     _case("unet", "base", base=8, levels=3, size=[32, 48]),
     _case("unet", "bilinear", base=8, levels=3, size=32),

@@ -142,7 +142,7 @@ NET += "variant wide = Net(w = 9)\n"
             "1 | effspec show m.eff --scaling LinearDepht\n"
             "  |                              ^^^^^^^^^^^\n"
             "  = known by name: Stages, Compound, FastCompound, Multiplier, NearestMultiplier, CappedMultiplier, "
-            "Table, LinearDepth, QuantisedLinear\n"
+            "Table, LinearDepth, QuantisedLinear, SteppedCompound\n"
             "  = help: did you mean `LinearDepth`?\n",
         ),
         (

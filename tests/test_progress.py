@@ -18,7 +18,7 @@ from effspec import progress
 pty = pytest.importorskip("pty", reason="no terminals here")
 ROOT = Path(__file__).parent.parent
 # Two seconds of work, and many more after them.
-LONG = ["compile", "b0", "--variant", "l2", "--set", "size=64", "--target", "onnx", "-o", "l2.onnx"]
+LONG = ["compile", "b0", "--variant", "l2", "--set", "size=64", "--set", "width=7", "--target", "onnx", "-o", "l2.onnx"]
 
 
 @pytest.fixture
@@ -93,12 +93,12 @@ def test_on_a_terminal(terminal: Any, tmp_path: Path) -> None:
     parent, child = terminal
     process = start(LONG, tmp_path, child)
     shown, end = "", time.monotonic() + 60
-    while not re.search(r"writing l2\.onnx: \d+ %, \d+ s left", shown) and time.monotonic() < end:
+    while not re.search(r"writing l2\.onnx\.data: \d+ %, \d+ s left", shown) and time.monotonic() < end:
         shown += read(parent)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     shown += read(parent)
-    assert re.search(r"writing l2\.onnx: \d+ %, \d+ s left", shown)
+    assert re.search(r"writing l2\.onnx\.data: \d+ %, \d+ s left", shown)
     # Erased before the last word.
     assert re.search(r"\r\x1b\[Kinterrupted\r\n\Z", shown), shown[-200:]
     process = start(["compile", "b0", "--target", "ir", "-o", "x.txt"], tmp_path, child)

@@ -124,13 +124,9 @@ def _parts(some: list[Parameter], every: list[Parameter]) -> list[str]:
 def _in_parts(parts: list[str], module: str, body: list[ast.stmt]) -> ast.stmt:
     """What is done to the modules of one kind in some parts of the model."""
     found: list[ast.stmt] = [ast.If(_is_one_of([module]), body, [])]
-    several = len(parts) > 1
-    modules = call("part.modules") if several else call(f"self.{parts[0]}.modules")
-    inner = ast.For(build.store(name("module")), modules, found, [], lineno=0)
-    if not several:
-        return inner
-    listed = ast.Tuple([build.own(part) for part in parts], ast.Load())
-    return ast.For(build.store(name("part")), listed, [inner], [], lineno=0)
+    held: list[ast.expr] = [call(f"self.{part}.modules") for part in parts]
+    listed = ast.List([ast.Starred(modules, ast.Load()) for modules in held], ast.Load())
+    return ast.For(build.store(name("module")), listed if len(held) > 1 else held[0], found, [], lineno=0)
 
 
 def _one_by_one(law: Law, paths: list[str], known: list[str]) -> ast.stmt:
