@@ -164,7 +164,7 @@ def test_half_precision(case: Case) -> None:
         throughout = tensors(half(*[image.bfloat16() for image in x]))
     assert {y.dtype for y in autocast + throughout} == {torch.bfloat16}
     for found, y in zip(autocast + throughout, expected + expected, strict=True):
-        assert F.cosine_similarity(found.float().flatten(), y.flatten(), dim=0) > 0.9
+        assert F.cosine_similarity(found.float().flatten(), y.flatten(), dim=0) > 0.85
 
 
 @EVERY
