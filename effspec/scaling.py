@@ -202,17 +202,8 @@ class Models(Counting):
         file, seen = self.file_frame(model.home), visible(model)
         names = [parameter.name.id for parameter in node.parameters]
         for position, argument in enumerate(rule.arguments):
-            word = argument.name.id if argument.name else (names[position] if position < len(names) else "")
-            if word not in names:
-                self.fail(
-                    "E0301",
-                    f"unknown argument `{word}` of {name}",
-                    argument.span,
-                    f"it takes {', '.join(names)} ({node.span.place})",
-                    help=suggest(word, names),
-                )
-            if word in defaults:
-                self.fail("E0302", f"{word} is given twice", argument.span)
+            # What is unknown or given twice has been refused: `resolve` reads files, `rescaling` requests.
+            word = argument.name.id if argument.name else names[position]
             defaults[word] = Given(Bound(self.evaluate(argument.value, file), argument), argument.span, "with")
         self._cells(node.parameters, rule_frame, given, defaults, cells, name, rule.written)
         for hook in node.hooks:

@@ -14,6 +14,9 @@ from torch import nn
 
 from effspec.weights.convert import convert
 
+# The tests share the processor: one thread each is faster than several that wait for each other.
+torch.set_num_threads(1)
+
 Arrays = dict[str, NDArray[Any]]
 
 TOLERANCE = 1e-9  # float64: the largest difference, relative to the largest value

@@ -8,18 +8,15 @@ result.  What chance chose stands in the failure; `pytest tests/test_zoo.py --zo
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from functools import cache
 from itertools import chain
 from math import sqrt
 from typing import Any
 
 import pytest
-import torch
 
 import effspec
 from effspec import library
-from effspec.diagnostics import EffspecError
 from effspec.expectations import claims
 from effspec.resolve import load
 from tests import parity
@@ -31,15 +28,9 @@ pytest.importorskip("torchvision")
 # What fits into a test beside others: larger variants are judged by `effspec check --peers`, those of more
 # multiply-adds at a smaller size.
 MOST_PARAMETERS, MOST_MACS = 90_000_000, 500_000_000
+# Where 128 pixels are too few: the auxiliary head of Inception v3 ends in a window of 5.
+SMALLEST = {"inception_v3": 299}
 CHANCES = 10
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache
@@ -60,11 +51,8 @@ def point(spec: str, variant: str) -> Any:
     compiled = effspec.compile(spec, variant=variant)
     size = compiled.input_shape[-1]
     if compiled.macs > MOST_MACS and "size" in compiled.parameters:
-        smaller = max(128, round(size * sqrt(MOST_MACS / compiled.macs) / 32) * 32)
-        try:
-            return effspec.compile(spec, variant=variant, set={"size": min(size, smaller)})
-        except EffspecError:
-            return compiled  # some have one size
+        smaller = max(SMALLEST.get(spec, 128), round(size * sqrt(MOST_MACS / compiled.macs) / 32) * 32)
+        return effspec.compile(spec, variant=variant, set={"size": min(size, smaller)})
     return compiled
 
 
