@@ -21,6 +21,7 @@ import click
 from effspec import __version__, progress
 from effspec.options import (
     Commands,
+    Trains,
     complete_choice,
     complete_code,
     complete_document,
@@ -32,6 +33,7 @@ from effspec.options import (
     point_options,
     preprocessing_option,
     spec_argument,
+    train_size_option,
 )
 
 if TYPE_CHECKING:
@@ -125,15 +127,21 @@ def cli() -> None:
     help="Any option of a target.",
 )  # fmt: skip
 @preprocessing_option
+@click.option("--with-training", is_flag=True, help="Write a folder: the model, and a script that trains it.")
+@train_size_option
 @click.option("--force", is_flag=True, help="Overwrite a file that was edited, or that effspec did not write.")
 @json_option
 def compile_command(
     spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None,
     target: str, output: str | None, weights: str | None, new_head: bool, seed: int | None, fold: str | None,
     no_fold: bool, opset: int | None, batch: int | None, dynamic: bool, dtype: str | None, options: tuple[str, ...],
-    with_preprocessing: bool, force: bool, as_json: bool,
+    with_preprocessing: bool, with_training: bool, train_size: tuple[int, int] | None, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile one point of a model to a target, and say what it is and where it was written."""
+    if with_training:
+        _check_training(target, weights=weights, output=output, as_json=as_json)
+    elif train_size is not None:
+        raise click.UsageError("--train-size has no effect without --with-training")
     if as_json and output == "-":
         raise click.UsageError("--json and `-o -` both want standard output")
     if no_fold and fold not in (None, "none"):
@@ -164,6 +172,14 @@ def compile_command(
     written = {"opset": opset, "batch": batch, "dtype": dtype, "fold": fold}
     backends.choose(backend, chosen, dict(_places(chosen, written, options)))
     compiled = _compiled(spec, variant, phi, settings, model, with_preprocessing)
+    if with_training:
+        from effspec.commands.train import write
+        from effspec.report import summary
+
+        place = write(compiled, output or f"{compiled.stem}_training", train_size=train_size, force=force)
+        for line in (*summary(compiled), f"  wrote {place}: python {place / 'train.py'} --data PICTURES trains it"):
+            say(line)
+        return
     checkpoint = compiled.checkpoint(weights, new_head=new_head, seed=seed or 0) if weights is not None else None
     if output == "-":
         _to_stdout(compiled, backend, checkpoint, seed or 0, chosen)
@@ -185,6 +201,17 @@ def compile_command(
         state = loading(weights)
         how = f"model.load_state_dict({state})" if state else "`effspec weights convert` makes a file that torch loads"
         say(f"  {weights} fits it: {how}")
+
+
+def _check_training(target: str, *, weights: str | None, output: str | None, as_json: bool) -> None:
+    """A training script is a folder of PyTorch code, and nothing else."""
+    if target != "torch":
+        raise click.UsageError(f"--with-training writes PyTorch code: drop --target {target}")
+    if weights is not None:
+        raise click.UsageError("--weights has no effect: give them to the script, python train.py --weights FILE")
+    if output == "-" or as_json:
+        other = "`-o -`" if output == "-" else "--json"
+        raise click.UsageError(f"--with-training writes a folder, which {other} has no use for: drop one of them")
 
 
 def _check_suffix(backend: Any, output: str) -> None:
@@ -294,6 +321,39 @@ def check(specs: tuple[str, ...], variants: tuple[str, ...], peers: bool, as_jso
             say(result.line)
     if any(result.diagnostics for result in results):
         raise SystemExit(1)
+
+
+@cli.command(cls=Trains, short_help="Train a model on pictures.")
+@spec_argument
+@point_options
+@click.option("--data", metavar="PATH", required=True, type=click.Path(), help="Pictures: train/CLASS/*, val/CLASS/*.")
+@click.option("-o", "--output", metavar="FOLDER", help="Where code, logs and weights go; a run there goes on.")
+@train_size_option
+@preprocessing_option
+@click.option(
+    "--processes", metavar="N", type=click.IntRange(1, 1024), default=1, help="One for each GPU; 1 if not given."
+)
+@click.option("--force", is_flag=True, help="Overwrite code of the script that was edited.")
+def train(
+    spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None, data: str,
+    output: str | None, train_size: tuple[int, int] | None, with_preprocessing: bool, processes: int, force: bool,
+    words: list[str],
+) -> None:  # fmt: skip
+    """Train a model on pictures: write a script that does (`compile --with-training`), and run it.
+
+    A run that was interrupted goes on when the same command is given again.
+    """
+    compiled = _compiled(spec, variant, phi, settings, model, with_preprocessing)
+    from effspec.commands.train import run
+    from effspec.report import summary
+
+    for line in summary(compiled):
+        say(line)
+    progress.hide()
+    raise SystemExit(run(
+        compiled, output or f"runs/{compiled.stem}", ["--data", data, *words], train_size=train_size,
+        processes=processes, force=force,
+    ))  # fmt: skip
 
 
 @cli.command(short_help="Run every target here, and compare.")

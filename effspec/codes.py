@@ -650,6 +650,13 @@ model Other = Net with Thin
         "$ effspec verify b0 --targets torch        (without the package torch)",
         "$ effspec verify b0",
     ),
+    Code(
+        "E0722",
+        "a model that effspec cannot train",
+        "A training script is for classifiers: one picture in, a score for each class out, at sizes that it can have.",
+        "$ effspec train unet --data pictures",
+        "$ effspec train b0 --data pictures",
+    ),
     # E08xx: weights
     Code(
         "E0801",

@@ -28,6 +28,59 @@ class Once(click.Command):
         return super().parse_args(ctx, args)
 
 
+class Trains(Once):
+    """A command that takes the settings of a training script, too: as the parameter `words`, which the script reads."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        # Made here: other commands have no use for them.
+        return [*super().get_params(ctx), *self._settings]
+
+    @functools.cached_property
+    def _settings(self) -> list[click.Option]:
+        from dataclasses import fields
+
+        from effspec.backends.torch.training.settings import Settings
+
+        return [_setting(one) for one in fields(Settings) if one.name not in ("output", "data")]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        words: list[str] = []
+        for option in self._settings:
+            value = ctx.params.pop(option.name or "")
+            if isinstance(value, bool):
+                words.append(option.opts[0] if value else option.secondary_opts[0])
+            elif value is not None:
+                words += [option.opts[0], str(value)]
+        ctx.params["words"] = words
+        return super().invoke(ctx)
+
+
+def _setting(one: Any) -> click.Option:
+    """A setting of a training script as an option: what is not given has no value, and the script knows its default."""
+    name = "--" + one.name.replace("_", "-")
+    known = one.default not in (None, "") and not isinstance(one.default, bool)
+    help = one.metadata["help"] + (f"  [default: {one.default}]" if known else "")
+    if isinstance(one.default, bool):
+        return click.Option([f"{name}/--no-{name[2:]}", f"setting_{one.name}"], default=None, help=help)
+    types: dict[str, Any] = {"int": int, "float": float, "float | None": float, "str": str}
+    kind = click.Choice(one.metadata["choices"]) if one.metadata["choices"] else types[one.type]
+    return click.Option([name, f"setting_{one.name}"], type=kind, help=help)
+
+
+class Size(click.ParamType):
+    """`N`, or `HEIGHTxWIDTH`: a size of pictures."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        numbers = value.lower().split("x")
+        if len(numbers) > 2 or not all(n.isascii() and n.isdecimal() and 0 < int(n) < 1 << 16 for n in numbers):
+            self.fail(f"{value!r} is no size: write N, or HEIGHTxWIDTH", param, ctx)
+        return int(numbers[0]), int(numbers[-1])
+
+
 class Commands(click.Group):
     """A group of such commands."""
 
@@ -184,6 +237,13 @@ def point_options(command: F) -> F:
     ):  # fmt: skip
         made = option(made)
     return made  # type: ignore[return-value]
+
+
+def train_size_option(command: F) -> F:
+    return click.option(
+        "--train-size", metavar="N|HxW", type=Size(),
+        help="Train on pictures of another size than the model is compiled for; by default the spec's train_size.",
+    )(command)  # fmt: skip
 
 
 def preprocessing_option(command: F) -> F:
