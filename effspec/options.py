@@ -67,7 +67,7 @@ def _setting(one: Any) -> click.Option:
     return click.Option([name, f"setting_{one.name}"], type=kind, help=help)
 
 
-class Size(click.ParamType):
+class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """`N`, or `HEIGHTxWIDTH`: a size of pictures."""
 
     name = "size"

@@ -74,7 +74,7 @@ def _classes(compiled: Compiled) -> int:
 def _stated(compiled: Compiled) -> tuple[int, int] | None:
     """The size of pictures in training that the spec states."""
     [stated] = compiled.elaborated.preparation.values()
-    size = stated.get("train_size")
+    size: Any = stated.get("train_size")
     return (size, size) if is_number(size) else size
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import point
@@ -64,7 +65,7 @@ def load_weights(model: torch.nn.Module, path: str) -> None:
     """Load a safetensors file of the model's own names."""
     try:
         state = load_file(path)
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         raise Mistake(f"cannot read the weights {path}: {error}") from None
     own = model.state_dict()
     # The counters of batches decide nothing, and other programs leave them out.
@@ -93,7 +94,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001, RUF100 (whatever somebody put there)
         raise Mistake(f"cannot read {path}: {error}", "if it is beyond repair, give another --output") from None
     return state
 

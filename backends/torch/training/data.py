@@ -166,7 +166,8 @@ def check_classes(train: Pictures, val: Pictures) -> None:
     """Both parts have the same classes, or numbers would mean different things."""
     if train.classes != val.classes:
         odd = sorted(set(train.classes) ^ set(val.classes))
-        raise Mistake(f"train and val have different classes: {', '.join(odd[:5])} in one of them only")
+        message = f"train and val have different classes: {', '.join(odd[:5])} in one of them only"
+        raise Mistake(message, "the folders of train/ and val/ have the same names")
 
 
 # How a picture is read ------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def _onnx(path: str) -> Scores:
         raise Mistake("running ONNX models needs the package onnxruntime", "pip install onnxruntime") from None
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001, RUF100 (its errors have no type of their own)
         raise Mistake(f"ONNX Runtime cannot load {path}: {error}") from None
     name = session.get_inputs()[0].name
 

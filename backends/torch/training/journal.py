@@ -66,7 +66,7 @@ class Journal:
         if not self.first:
             return
         self.loss = values.get("loss", self.loss)
-        entry = {"step": step, **{name: round(value, 10) for name, value in values.items()}}
+        entry = {"step": step, **values}
         if "loss" in values:
             entry["images_per_second"] = round(self.speed, 1)
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import torch
 import torch.distributed as dist
@@ -32,13 +33,13 @@ class Processes:
     """All processes of a run, seen from one of them: alone, or started by torchrun."""
 
     def __init__(self, settings: Settings) -> None:
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         gpu = torch.cuda.is_available() and not settings.device.startswith("cpu")
-        default = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu"
+        default = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if gpu else "cpu"
         self.device = torch.device(settings.device or default)
         self.together = "WORLD_SIZE" in os.environ
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         if self.together:
@@ -50,6 +51,7 @@ class Processes:
     ) -> None:
         # After a failure the others may wait for this one: torchrun ends them, and to say goodbye would wait for them.
         if self.together and kind is None:
+            dist.barrier()
             dist.destroy_process_group()
 
     @property
@@ -80,6 +82,15 @@ class Processes:
         return value
 
 
+def leave(status: int) -> NoReturn:
+    """End this process; one of several at once, for Python's own end may meet threads of gloo that are still there."""
+    if "WORLD_SIZE" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def last_part(net: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """A context in which gradients are exchanged after the last part of a step only."""
     if isinstance(net, FSDPModule):
@@ -90,11 +101,14 @@ def last_part(net: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The parts that hold parameters together: the blocks of each stage, and what stands alone between stages."""
+    """The parts that hold parameters and are called as one: blocks, and what stands between stages."""
     found: list[nn.Module] = []
     for part in model.children():
-        inner = list(part.children()) if isinstance(part, nn.Sequential | nn.ModuleList) else [part]
-        found += [block for block in inner if any(True for _ in block.parameters())]
+        row = isinstance(part, nn.Sequential) and any(True for child in part.children() for _ in child.children())
+        if row or isinstance(part, nn.ModuleList | nn.ModuleDict):
+            found += blocks(part)
+        elif any(True for _ in part.parameters()):
+            found.append(part)
     return found
 
 

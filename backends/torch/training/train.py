@@ -25,7 +25,7 @@ import point
 from checkpoint import claim, load_state, load_weights, save_state, save_weights
 from data import Evaluation, Parts, Training, batches, check_classes, find, loader, normalise, stream
 from journal import Journal
-from parallel import Processes, blocks, last_part, load_model, load_optimizer, optimizer_state, whole
+from parallel import Processes, blocks, last_part, leave, load_model, load_optimizer, optimizer_state, whole
 from recipe import Average, learning_rate, loss_of, optimizer
 from settings import Mistake, Settings, parse
 
@@ -201,22 +201,26 @@ class Run:
         return total
 
     def _log(self, losses: list[torch.Tensor]) -> None:
-        """Say where the run is; stop where its loss is no number, before anything of it is kept."""
+        """Say where the run is."""
         asked = losses[0].new_tensor(float(self.asked))
         loss, stopped = self.processes.mean(torch.stack([torch.stack(losses).mean(), asked])).tolist()
         self.stopped = stopped > 0
-        rate = self.optimizer.param_groups[0]["lr"]
-        if not math.isfinite(loss):
-            kept = (
-                f"{self.folder / 'last.safetensors'} is as it was before; "
-                if (self.folder / "state.pt").exists()
-                else ""
-            )
-            raise Mistake(
-                f"the loss became {loss} by step {self.step} (learning rate {rate:.3g})",
-                f"{kept}start a run with a smaller --lr, a longer --warmup-epochs, or --clip-norm 1",
-            )
-        self.journal.log(self.step, epoch=self.step / self.parts.steps, loss=loss, lr=rate)
+        self._check("loss", loss)
+        self.journal.log(
+            self.step, epoch=self.step / self.parts.steps, loss=loss, lr=self.optimizer.param_groups[0]["lr"]
+        )
+
+    def _check(self, what: str, loss: float) -> None:
+        """Stop where a loss is no number, before anything of it is kept."""
+        if math.isfinite(loss):
+            return
+        kept = (
+            f"{self.folder / 'last.safetensors'} is as it was before; " if (self.folder / "state.pt").exists() else ""
+        )
+        raise Mistake(
+            f"the {what} became {loss} by step {self.step} (learning rate {self.optimizer.param_groups[0]['lr']:.3g})",
+            f"{kept}start a run with a smaller --lr, a longer --warmup-epochs, or --clip-norm 1",
+        )
 
     # Evaluation
 
@@ -240,6 +244,7 @@ class Run:
                 ]
             )
         loss, top1, top5, count = self.processes.sum(sums).tolist()
+        self._check("held-out loss", loss)
         top1, top5 = 100 * top1 / count, 100 * top5 / count
         self.journal.log(self.step, epoch=epoch, val_loss=loss / count, top1=top1, top5=top5)
         if top1 > self.best:
@@ -278,4 +283,4 @@ def _stop(run: Run, number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
