@@ -23,7 +23,7 @@ from effspec.values import is_number, show
 
 SIZE = "size"
 """The parameter of a model that is the size of its pictures."""
-_CODE = ("train", "settings", "data", "recipe", "parallel", "checkpoint", "journal", "evaluate")
+_CODE = ("train", "settings", "data", "recipe", "parallel", "blocks", "checkpoint", "journal", "evaluate")
 
 
 def files(compiled: Compiled, train_size: tuple[int, int] | None = None) -> tuple[File, ...]:

@@ -190,6 +190,8 @@ def test_recomputing_and_compiling_change_nothing(data: Path, script: Path, tmp_
         done = training.train(script, "--data", str(data), "--output", str(tmp_path / name), *words, *more)
         assert done.status == 0, done.err
         curves.append(training.curve(tmp_path / name))
+    plain, again = (training.arrays(tmp_path / name / "last.safetensors") for name in ("plain", "recompute"))
+    assert all(torch.equal(plain[name], again[name]) for name in plain), "batch norms saw something twice"
     assert curves[1] == pytest.approx(curves[0], rel=TOLERANCE)
     assert curves[2] == pytest.approx(curves[0], rel=TOLERANCE)
 

@@ -25,7 +25,7 @@ from effspec.commands.train import write
 CLASSES = ("box", "cross", "disc")
 # What the files of a script are called: modules of one folder must not serve another.
 _NAMES = (
-    "checkpoint", "data", "evaluate", "journal", "model", "parallel", "point", "recipe", "settings", "train",
+    "blocks", "checkpoint", "data", "evaluate", "journal", "model", "parallel", "point", "recipe", "settings", "train",
     "training_model",
 )  # fmt: skip
 

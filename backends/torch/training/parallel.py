@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from blocks import blocks
 from settings import Settings
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -98,18 +99,6 @@ def last_part(net: nn.Module, last: bool) -> AbstractContextManager[Any]:
     if isinstance(net, DistributedDataParallel) and not last:
         return net.no_sync()
     return nullcontext()
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """The parts that hold parameters and are called as one: blocks, and what stands between stages."""
-    found: list[nn.Module] = []
-    for part in model.children():
-        row = isinstance(part, nn.Sequential) and any(True for child in part.children() for _ in child.children())
-        if row or isinstance(part, nn.ModuleList | nn.ModuleDict):
-            found += blocks(part)
-        elif any(True for _ in part.parameters()):
-            found.append(part)
-    return found
 
 
 # Whole tensors, wherever they are kept --------------------------------------------------------------------------------

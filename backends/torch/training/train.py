@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Subset
 from torchvision.transforms import v2
 
 import point
+from blocks import blocks, recompute
 from checkpoint import claim, load_state, load_weights, save_state, save_weights
 from data import Evaluation, Parts, Training, batches, check_classes, find, loader, normalise, stream
 from journal import Journal
-from parallel import Processes, blocks, last_part, leave, load_model, load_optimizer, optimizer_state, whole
+from parallel import Processes, last_part, leave, load_model, load_optimizer, optimizer_state, whole
 from recipe import Average, learning_rate, loss_of, optimizer
 from settings import Mistake, Settings, parse
 
@@ -53,12 +53,6 @@ def build(settings: Settings, device: torch.device) -> nn.Module:
         for block in blocks(model):
             recompute(block)
     return model.to(device)
-
-
-def recompute(block: nn.Module) -> None:
-    """Keep no activation within a block: its backward pass computes them again."""
-    forward = block.forward
-    block.forward = lambda *inputs: checkpoint(forward, *inputs, use_reentrant=False)
 
 
 class Run:
