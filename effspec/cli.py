@@ -344,16 +344,15 @@ def train(
     A run that was interrupted goes on when the same command is given again.
     """
     compiled = _compiled(spec, variant, phi, settings, model, with_preprocessing)
-    from effspec.commands.train import run
+    from effspec.commands.train import begin, run
     from effspec.report import summary
 
+    folder = output or f"runs/{compiled.stem}"
+    code = begin(compiled, folder, train_size=train_size, force=force)
     for line in summary(compiled):
         say(line)
-    progress.hide()
-    raise SystemExit(run(
-        compiled, output or f"runs/{compiled.stem}", ["--data", data, *words], train_size=train_size,
-        processes=processes, force=force,
-    ))  # fmt: skip
+    progress.rest()
+    raise SystemExit(run(code, folder, ["--data", data, *words], processes))
 
 
 @cli.command(short_help="Run every target here, and compare.")

@@ -42,6 +42,12 @@ def hide() -> None:
         _State.line.erase()
 
 
+def rest() -> None:
+    """Erase the line, and say nothing before the next report: something else has the terminal."""
+    _State.report = None
+    hide()
+
+
 @contextmanager
 def shown(stream: TextIO, *, delay: float = DELAY) -> Iterator[None]:
     """Show what is reported meanwhile on a terminal; do nothing where the stream is none."""

@@ -7,9 +7,11 @@ Both have the same weights; where they come out as the same code (padding does n
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from math import floor
+from pathlib import Path
 from typing import Any
 
 from effspec.backend import File
@@ -42,10 +44,17 @@ def files(compiled: Compiled, train_size: tuple[int, int] | None = None) -> tupl
     from effspec.backends.torch import training
 
     values = {
-        "compiled": compiled, "how": how, "training_size": size, "classes": _classes(compiled), "same": same,
+        "compiled": compiled,
+        "title": json.dumps(compiled.title),
+        "spec": Path(compiled.module.name).name,
+        "classes": _classes(compiled),
+        "same": same,
+        "how": how,
+        "training_size": size,
         "resized": tuple(floor(n / how.crop) for n in how.shape[1:]),
-        "scale": tuple(map(float, how.scale)), "shift": tuple(map(float, how.shift)),
-    }  # fmt: skip
+        "scale": tuple(map(float, how.scale)),
+        "shift": tuple(map(float, how.shift)),
+    }
     texts = [(f"{name}.py", training.code(name)) for name in _CODE]
     texts += [(name, training.render(name, **values)) for name in ("point.py", "README.md")]
     return (model, *([] if same else [other]), *(_file(name, text) for name, text in texts))

@@ -16,9 +16,11 @@ effspec 1
 #   effspec show {file} --variant small      what every line costs
 #   effspec check {file}                     every variant, and the `expect` lines at the end
 #   effspec compile {file} --variant small   PyTorch source; --target onnx for ONNX
+#   effspec train {file} --variant small --data PICTURES   from folders: train/CLASS/*.png, val/CLASS/*.png
 
 import ConvNormAct, MBConv from "std/conv.eff"
 import Compound from "std/scaling.eff"
+import imagenet_mean, imagenet_std, per_channel from "std/image.eff"
 
 # A block is a layer made of layers.  `input` is what it is applied to, `it` the current value: a line that is a layer
 # takes `it` and gives the next one.  A label (`mix:`) names the parameters that a line holds.
@@ -34,6 +36,8 @@ model {title}(classes = 10, in_channels = 3, size = pixels(64), drop_rate = 0.2)
     with Compound(alpha = 1.2, beta = 1.1, gamma = 1.15)
     on image: [in_channels] + sides(size)                 # channels, then height and width
 {{
+    # How a picture becomes the input: its values from 0 to 1, less the mean, divided by the deviation of each channel.
+    prepare image(mean = per_channel(imagenet_mean, in_channels), std = per_channel(imagenet_std, in_channels))
     # Blocks read these with `default.norm` and so on: what all of the model shares is said once.
     default norm = batch_norm(), act = silu, drop = 0
 

@@ -16,16 +16,8 @@ from effspec.pipeline import Compiled
 _PACKAGES = ("torch", "torchvision", "safetensors")
 
 
-def run(
-    compiled: Compiled,
-    folder: str,
-    words: Sequence[str],
-    *,
-    train_size: tuple[int, int] | None = None,
-    processes: int = 1,
-    force: bool = False,
-) -> int:
-    """Train in `folder`, with the settings `words` of the script; its exit status.
+def begin(compiled: Compiled, folder: str, *, train_size: tuple[int, int] | None = None, force: bool = False) -> Path:
+    """Write the code of a run into its folder; where it is.
 
     Raises EffspecError: E0721 where a package is missing, E0711 where the folder holds another model's run, and what
     `effspec.training.files` raises.
@@ -34,7 +26,11 @@ def run(
     if missing:
         raise fail("E0721", f"training needs {' and '.join(missing)}", help="pip install 'effspec[train]'")
     _check_run(Path(folder), compiled)
-    code = write(compiled, str(Path(folder) / "code"), train_size=train_size, force=force)
+    return write(compiled, str(Path(folder) / "code"), train_size=train_size, force=force)
+
+
+def run(code: Path, folder: str, words: Sequence[str], processes: int = 1) -> int:
+    """Train in `folder` with the code of a run and the settings `words` of its script; its exit status."""
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]

@@ -44,7 +44,8 @@ def unwritable(path: Path, error: OSError) -> Mistake:
 def save_weights(path: Path, state: dict[str, torch.Tensor], classes: list[str], **about: str) -> None:
     """Weights as safetensors, with what they are for."""
     tensors = {name: _plain(tensor) for name, tensor in state.items()}
-    metadata = {"producer": "effspec", "function": point.FUNCTION, "class_names": json.dumps(classes), **about}
+    made = {"producer": "effspec", "model": point.MODEL, "spec": point.SPEC, "function": point.FUNCTION}
+    metadata = {**made, "class_names": json.dumps(classes), **about}
     write(path, _ordered(save(tensors, metadata)))
 
 

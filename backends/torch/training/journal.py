@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import point
 from checkpoint import unwritable, write
 from settings import Mistake, Settings
 
@@ -59,7 +60,9 @@ class Journal:
         part = self.step / self.total
         bar = "#" * int(24 * part)
         left = (time.monotonic() - self.began) / (self.step - self.start) * (self.total - self.step)
-        return f"[{bar:.<24}] {part:4.0%}  loss {self.loss:.3f}  {self.speed:,.0f} images/s  {_duration(left)} left"
+        epoch = min(self.step * self.epochs // self.total + 1, self.epochs)
+        done = f"epoch {epoch}/{self.epochs} [{bar:.<24}] {part:4.0%}"
+        return f"{done}  loss {self.loss:.3f}  {self.speed:,.0f} images/s  {_duration(left)} left"
 
     def log(self, step: int, **values: float) -> None:
         """Values at a step."""
@@ -78,9 +81,10 @@ class Journal:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
         if "top1" in values:
+            top5 = f", top-5 {values['top5']:.2f} %" if point.CLASSES > 5 else ""
             say(
                 f"epoch {values['epoch']:.0f}/{self.epochs}  loss {self.loss:.4f}  held out: "
-                f"loss {values['val_loss']:.4f}, top-1 {values['top1']:.2f} %, top-5 {values['top5']:.2f} %"
+                f"loss {values['val_loss']:.4f}, top-1 {values['top1']:.2f} %{top5}"
             )
 
     def finished(self, best: float) -> None:
