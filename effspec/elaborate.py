@@ -51,6 +51,15 @@ class Elaborated:
     rescaled: bool = False
     steps: int = 0
 
+    def __del__(self) -> None:
+        # Instances know their parents and their children.  Apart, their memory is free at once: to find such rings,
+        # Python's collector would look through all that the process holds, for longer than a compilation takes.
+        rest = [self.root]
+        while rest:
+            instance = rest.pop()
+            rest += instance.children
+            instance.take_apart()
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from effspec import values
 from effspec.diagnostics import Diagnostic, EffspecError, Label, Source, Span, suggest
@@ -46,8 +46,32 @@ def _unscaled(name: str) -> nodes.Hook:
 _UNSCALED = {name: _unscaled(name) for name in HOOKS}
 
 
+# What evaluates each kind of expression.
+_METHODS: dict[type, str] = {
+    nodes.Number: "_literal",
+    nodes.Boolean: "_literal",
+    nodes.String: "_literal",
+    nodes.Name: "_name",
+    nodes.DefaultRead: "_default_read",
+    nodes.List: "_list",
+    nodes.Comprehension: "_comprehension",
+    nodes.Range: "_range",
+    nodes.Call: "_call",
+    nodes.Index: "_index",
+    nodes.Attribute: "_attribute",
+    nodes.Unary: "_unary",
+    nodes.Binary: "_binary",
+    nodes.Compare: "_compare",
+    nodes.Logic: "_logic",
+    nodes.Ternary: "_ternary",
+    nodes.Pipe: "_pipe",
+}
+
+
 class Evaluator:
     """Evaluates expressions in a frame; subclasses apply layers."""
+
+    _dispatch: ClassVar[dict[type, Callable[[Any, Any, Frame], Any]]]
 
     def __init__(self) -> None:
         self.steps = 0
@@ -56,25 +80,9 @@ class Evaluator:
         self.recording = True
         self.readers: list[Cell | None] = []
         self._constants: dict[nodes.Constant, Any] = {}
-        self._dispatch: dict[type, Callable[[Any, Frame], Any]] = {
-            nodes.Number: lambda node, frame: node.value,
-            nodes.Boolean: lambda node, frame: node.value,
-            nodes.String: lambda node, frame: node.value,
-            nodes.Name: self._name,
-            nodes.DefaultRead: self._default_read,
-            nodes.List: self._list,
-            nodes.Comprehension: self._comprehension,
-            nodes.Range: self._range,
-            nodes.Call: self._call,
-            nodes.Index: self._index,
-            nodes.Attribute: self._attribute,
-            nodes.Unary: self._unary,
-            nodes.Binary: self._binary,
-            nodes.Compare: self._compare,
-            nodes.Logic: self._logic,
-            nodes.Ternary: self._ternary,
-            nodes.Pipe: self._pipe,
-        }
+
+    def __init_subclass__(cls) -> None:
+        cls._dispatch = {kind: getattr(cls, name) for kind, name in _METHODS.items()}
 
     def fail(
         self,
@@ -135,7 +143,7 @@ class Evaluator:
         self.steps += 1
         if self.steps > MAX_STEPS:
             self.charge(1, 1, node.span)
-        value = self._dispatch[type(node)](node, frame)
+        value = self._dispatch[type(node)](self, node, frame)
         if self.recording:
             frame.instance.values[node, frame.iteration] = value
         return value
@@ -170,6 +178,9 @@ class Evaluator:
         if isinstance(value, Tensor):
             return f"a tensor of shape {value.type}"
         return values.describe(value)
+
+    def _literal(self, node: nodes.Number | nodes.Boolean | nodes.String, frame: Frame) -> Any:
+        return node.value
 
     def _name(self, node: nodes.Name, frame: Frame) -> Any:
         name = node.id

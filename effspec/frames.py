@@ -119,7 +119,7 @@ class Frame:
     entered: Iteration = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Place:
     """Where a layer is applied: the line or step of a running body, in one turn of its loops.
 

@@ -3,6 +3,9 @@
 A layer is an operation with some arguments bound; it captures numbers and layers, never tensors.  The records
 (Instance, Application) are what a source backend works from: which definition ran, with which arguments, and what each
 of its statements did in each iteration.
+
+Nothing changes a Tensor, a Bound or a Layer once it is made.  They are not declared frozen because a large model makes
+tens of thousands of them, and frozen ones take three times as long to make.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ Iteration: TypeAlias = tuple[int, ...]
 """Loop, comprehension, `x` and `each` indices of one body, outermost first."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Tensor:
     """A tensor of the graph, and the place that made it."""
 
@@ -33,7 +36,7 @@ class Tensor:
     label: str | None = None
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Bound:
     """An argument's value and where it comes from.
 
@@ -48,7 +51,7 @@ class Bound:
     how: str = "given"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Layer:
     """What can be applied: an operator (`op`), a block or model (`definition`), or `each` of another layer (`inner`).
 
@@ -101,7 +104,7 @@ class Namespace:
         return f"the imported file {self.module.name}"
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Application:
     """One layer applied at one place.
 
@@ -144,6 +147,12 @@ class Instance:
     counts: dict[tuple[nodes.Node, Iteration], int] = field(default_factory=dict)
     children: list[Instance] = field(default_factory=list)
     training: bool = False
+
+    def take_apart(self) -> None:
+        """Forget what leads to other instances and back."""
+        self.parent = None
+        self.children = []
+        self.arguments, self.values, self.applied = {}, {}, {}
 
 
 def key(value: Any) -> Any:

@@ -6,7 +6,6 @@ import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +75,8 @@ class Compiled:
         shapes = {node.path: node.types[0].shape for node in self.elaborated.graph.inputs}
         prepared = {name: self.prepared(name) for name in stated or list(shapes)[:1]}
         made = elaborate(self.module, self.request, lambda model: preprocessed(model, prepared))
-        return replace(made, preparation={name: described(stated[name], shapes[name][0]) for name in stated})
+        made.preparation = {name: described(stated[name], shapes[name][0]) for name in stated}
+        return made
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.input_shape))
