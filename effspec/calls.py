@@ -20,6 +20,10 @@ from effspec.syntax import nodes
 class Calls(Evaluator):
     """`Evaluator` with what a call means."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._signatures: dict[Any, tuple[tuple[str, ...], str]] = {}
+
     def _call(self, node: nodes.Call, frame: Frame) -> Any:
         self.step(node.span)
         if isinstance(node.function, nodes.Name) and frame.scope.find(node.function.id) is None:
@@ -101,17 +105,12 @@ class Calls(Evaluator):
             self.fail("E0503", f"each takes a layer, found {self.describe(layer)}", arguments[0].span)
         return Layer({}, inner=layer, weight=layer.weight)
 
-    def signature(self, layer: Layer) -> tuple[list[str], str]:
+    def signature(self, layer: Layer) -> tuple[tuple[str, ...], str]:
         """The names of a layer's parameters, and where they are declared (for messages)."""
-        if layer.op is not None:
-            return [argument.name for argument in layer.op.arguments], "an operator"
-        assert layer.definition is not None
-        node = layer.definition.node
-        assert isinstance(node, nodes.Block | nodes.Model)
-        names = [parameter.name.id for parameter in node.parameters]
-        if isinstance(node, nodes.Model):
-            names += [parameter.name.id for rule in rules_of(layer.definition) for parameter in rule.node.parameters]
-        return names, node.span.place
+        definition = layer.op.name if layer.op is not None else layer.definition
+        if definition not in self._signatures:
+            self._signatures[definition] = _signature(layer)
+        return self._signatures[definition]
 
     def _bind_arguments(self, layer: Layer, node: nodes.Call, frame: Frame) -> Layer:
         if layer.inner is not None:
@@ -277,3 +276,15 @@ class Calls(Evaluator):
 
     def run_step(self, step: nodes.Step, value: Any, frame: Frame) -> Any:
         raise NotImplementedError  # pragma: no cover - the elaborator applies layers
+
+
+def _signature(layer: Layer) -> tuple[tuple[str, ...], str]:
+    if layer.op is not None:
+        return tuple(argument.name for argument in layer.op.arguments), "an operator"
+    assert layer.definition is not None
+    node = layer.definition.node
+    assert isinstance(node, nodes.Block | nodes.Model)
+    names = [parameter.name.id for parameter in node.parameters]
+    if isinstance(node, nodes.Model):
+        names += [parameter.name.id for rule in rules_of(layer.definition) for parameter in rule.node.parameters]
+    return tuple(names), node.span.place

@@ -133,17 +133,18 @@ class Place:
     label: tuple[str, tuple[int, ...]]
     written: bool = False
     repeat: int | None = None
+    name: str = field(init=False)
+    """The path within the body."""
+
+    def __post_init__(self) -> None:
+        name, indices = self.label
+        for index in indices:
+            name += f".{index}"
+        self.name = name if self.repeat is None else f"{name}.{self.repeat}"
 
     @property
     def span(self) -> Span:
         return self.site.span
-
-    @property
-    def name(self) -> str:
-        """The path within the body."""
-        word, indices = self.label
-        repeat = () if self.repeat is None else (self.repeat,)
-        return ".".join([word, *map(str, (*indices, *repeat))])
 
     @property
     def path(self) -> str:

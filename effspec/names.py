@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from effspec.ops import OPS
 from effspec.params import INITIALIZERS
@@ -45,6 +46,7 @@ TORCH_ATTRIBUTES = frozenset(
 )
 
 
+@lru_cache(maxsize=1024)
 def snake_case(name: str) -> str:
     """`ConvNorm` -> `conv_norm`: how an unlabelled block is called in paths."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

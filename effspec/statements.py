@@ -80,7 +80,7 @@ class Statements(Applier):
         """The layer with `-> C` bound as `out`."""
         if line.out is None:
             return layer
-        names, place = self.signature(layer) if layer.inner is None else ([], "")
+        names, place = self.signature(layer) if layer.inner is None else ((), "")
         if "out" not in names:
             self.fail(
                 "E0305",

@@ -3,12 +3,13 @@
     python tests/bench/warm.py [--count 100]
 
 CPU time of this process, so that a busy machine does not count.  The floor is measured on the same models: drawing
-every tensor, and writing as many bytes to the same folder.
+every tensor, and writing as many bytes to the same folder, as safely.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -17,6 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+
+def write(path: Path, content: bytes) -> None:
+    """As a file is written that is never seen half, nor lost with the power: beside its place, then renamed."""
+    beside = path.with_suffix(".tmp")
+    with beside.open("wb") as file:
+        file.write(content)
+        os.fsync(file.fileno())
+    beside.replace(path)
 
 
 def main() -> None:
@@ -48,7 +58,7 @@ def main() -> None:
             drawing = time.process_time() - drawing
             content = path.read_bytes()
             writing = time.process_time()
-            path.write_bytes(content)
+            write(path, content)
             writing = time.process_time() - writing
             row = (end - start, compiled - start, end - compiled, drawing, writing, end - start - drawing - writing)
             for values, value in zip(lines.values(), row, strict=True):
