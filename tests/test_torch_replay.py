@@ -507,7 +507,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.rate)
-        return x * keep / (1 - self.rate)
+        return x * (keep / (1 - self.rate))
 
 
 def pad_same(x: torch.Tensor, kernel_size: int, stride: int, value: float = 0.0) -> torch.Tensor:
@@ -611,7 +611,10 @@ MUTATIONS = [
     ("no dropout", "self.fc(self.dropout(x))", "self.fc(x)"),
     ("rate of stochastic depth", "0.1 * i / 3", "0.1 * i / 4"),
     ("rates in another order", "0.1 * i / 3", "0.1 * (3 - i) / 3"),
-    ("stochastic depth not rescaled", "x * keep / (1 - self.rate)", "x * keep"),
+    ("stochastic depth not rescaled", "x * (keep / (1 - self.rate))", "x * keep"),
+    ("stochastic depth rescaled twice", "x * (keep / (1 - self.rate))", "x * (keep / (1 - self.rate)) / 0.9"),
+    ("stochastic depth rescaled by another", "x * (keep / (1 - self.rate))", "x * (keep / self.rate)"),
+    ("stochastic depth divided by", "x * (keep / (1 - self.rate))", "x * ((1 - self.rate) / keep)"),
     ("stochastic depth by element", "(x.shape[0], 1, 1, 1)", "(x.shape[0], x.shape[1], 1, 1)"),
     ("stochastic depth in evaluation", "if not self.training or self.rate == 0", "if self.rate == 0"),
     ("no stochastic depth", "x = self.drop_path(x)", "x = x"),
@@ -653,7 +656,8 @@ def test_mutations(right: str, wrong: str) -> None:
         ("return x * 0.5 + shortcut", "return shortcut + 0.5 * x"),
         ("x.mean((2, 3))", "F.adaptive_avg_pool2d(x, 1).flatten(1)"),
         ("x.mean((2, 3))", "x.mean(3).mean(2)"),
-        ("x * keep / (1 - self.rate)", "keep * x / (1 - self.rate)"),
+        ("x * (keep / (1 - self.rate))", "keep * x / (1 - self.rate)"),
+        ("x * (keep / (1 - self.rate))", "keep / (1 - self.rate) * x"),
         ("self.gamma.reshape(-1, 1, 1)", "self.gamma.view(1, 8, 1, 1)"),
         ("self.gamma.reshape(-1, 1, 1)", "self.gamma[:, None, None]"),
         ("0.1 * i / 3", "0.1 / 3 * i"),

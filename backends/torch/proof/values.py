@@ -174,6 +174,11 @@ class Values:
             mean = self._uncounted(a, b)
             if mean is not None:
                 return mean
+        if op == "mul":
+            for x, factor in ((a, b), (b, a)):
+                if factor.op == "div number" and factor.operands[0].op == "bernoulli" and not factor.attributes[1]:
+                    # A draw that is rescaled, rather than its product with the whole map.
+                    return self.scalar("div", self.binary("mul", x, factor.operands[0]), factor.attributes[0])
         rank = max(len(a.shape), len(b.shape))
         for value in (a, b):
             if value.batched and len(value.shape) < rank:

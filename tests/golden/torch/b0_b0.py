@@ -1,7 +1,7 @@
 """EfficientNet, variant b0: input 3 x 224 x 224, 5,288,548 parameters, 0.39 G multiply-adds.
 
 Prepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation bicubic, crop 0.875.
-Compiled by effspec from b0.eff, function 4b2d31466416; effspec digest 2bab7da6538e88bf.
+Compiled by effspec from b0.eff, function 4b2d31466416; effspec digest c0a23b31d42034c8.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.rate)
-        return x * keep / (1 - self.rate)
+        return x * (keep / (1 - self.rate))
 
 
 class ConvNormAct(nn.Module):

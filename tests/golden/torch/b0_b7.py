@@ -1,7 +1,7 @@
 """EfficientNet, variant b7: input 3 x 600 x 600, 66,347,960 parameters, 37.75 G multiply-adds.
 
 Prepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation bicubic, crop 0.9493670886075949.
-Compiled by effspec from b0.eff, function 07d53b891864; effspec digest 55bca43b49034749.
+Compiled by effspec from b0.eff, function 07d53b891864; effspec digest 8477ba8c8ab110fe.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.rate)
-        return x * keep / (1 - self.rate)
+        return x * (keep / (1 - self.rate))
 
 
 class ConvNormAct(nn.Module):

@@ -1,6 +1,6 @@
 """EfficientDet, variant d0: input 3 x 512 x 512, 3,880,067 parameters, 2.49 G multiply-adds.
 
-Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest 6bbc9658c25d90a4.
+Compiled by effspec from 14_efficientdet.eff, function 8a96f15d41f8; effspec digest 72ca8fdfbdf9c901.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.rate)
-        return x * keep / (1 - self.rate)
+        return x * (keep / (1 - self.rate))
 
 
 def pad_same(x: torch.Tensor, kernel_size: int, stride: int, value: float = 0.0) -> torch.Tensor:

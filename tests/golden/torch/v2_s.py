@@ -2,7 +2,7 @@
 
 Prepare image: mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], interpolation bicubic, crop 1, fit crop,
 train_size 300.
-Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest 90583a7776eac075.
+Compiled by effspec from efficientnet_v2.eff, function ac19a42a6505; effspec digest 7baeeed2753f402b.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.rate)
-        return x * keep / (1 - self.rate)
+        return x * (keep / (1 - self.rate))
 
 
 class ConvNormAct(nn.Module):
