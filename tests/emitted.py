@@ -98,6 +98,7 @@ CASES = [
     _case("mixnet", "m", size=75),
     _case("tinynet", "c", size=75),
     _case("table3", "v2_compound", size=75, width=0.5),
+    _case("small", "s28", size=27),
     _case("efficientnet_edge", "es"),
     _case("efficientnet_edge", "tf_em", size=65),
     _case("lcnet", "w050"),
