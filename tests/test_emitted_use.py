@@ -1,22 +1,18 @@
-"""Emitted models in use: training, other sizes, compilation, export, copies, features."""
+"""Emitted models in use: stochastic depth, other sizes, outputs of training, features.  What else: `test_alone.py`."""
 
 from __future__ import annotations
 
 import copy
-import pickle
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo.testing
 from torch import nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint_sequential
 
 from tests import parity
 from tests.emitted import (
     CASES,
-    EVERY,
     TOLERANCE,
     Case,
     arrays,
@@ -101,107 +97,9 @@ def test_same_padding_follows_the_input(spec: str, variant: str, peer: str, size
 
 # What people do with a model -----------------------------------------------------------------------------------------
 
-USED = [case for case in CASES if case.variant in ("b0", "tf_b0", "r50", "tiny", "base")]
-TAKEN = pytest.mark.parametrize("case", USED, ids=str)
-# Some by default, each of them in the long run.
-SOME = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in USED else pytest.mark.campaign) for case in CASES], ids=str
-)
-
 
 def close(found: Any, expected: Any, tolerance: float = 1e-3) -> bool:
     return distance(arrays(found), arrays(expected)) <= tolerance
-
-
-@SOME
-def test_compile_without_a_graph_break(case: Case) -> None:
-    torch.compiler.reset()
-    x = inputs(small(case))
-    with torch.no_grad():
-        assert close(torch.compile(lively(case), fullgraph=True, backend="eager")(*x), lively(case)(*x))
-
-
-@pytest.mark.parametrize("variant", ["r50", "tiny", pytest.param("b0", marks=pytest.mark.campaign)])
-def test_training_compiles_without_a_graph_break(variant: str) -> None:
-    """Dropping included; the gradients are those of the plain model."""
-    torch.compiler.reset()
-    case = next(case for case in CASES if case.variant == variant)
-    x = inputs(small(case))
-    gradients = []
-    for compiled in (False, True):
-        model = copy.deepcopy(lively(case)).train()
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            elif type(module).__name__ == "DropPath":
-                module.rate = 1e-9  # drawn, and never dropped
-        run = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
-        run(*x).square().mean().backward()
-        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    assert all(close(a, b) for a, b in zip(*gradients, strict=True))
-
-
-@SOME
-def test_export(case: Case) -> None:
-    """Captured as one graph, with a free batch size."""
-    batch = torch.export.Dim("batch", min=2, max=64)
-    given = tuple(inputs(small(case)))
-    program = torch.export.export(lively(case), given, dynamic_shapes=[{0: batch} for _ in given])
-    x = inputs(small(case), batch=3)
-    with torch.no_grad():
-        assert close(program.module()(*x), lively(case)(*x))
-
-
-@EVERY
-def test_half_precision(case: Case) -> None:
-    """In bfloat16, by autocast and throughout: nothing falls back, and the outputs point where they did."""
-    x = inputs(small(case))
-    half = copy.deepcopy(lively(case)).bfloat16()
-    with torch.no_grad():
-        expected = tensors(lively(case)(*x))
-        with torch.autocast("cpu", torch.bfloat16):
-            autocast = tensors(lively(case)(*x))
-        throughout = tensors(half(*[image.bfloat16() for image in x]))
-    assert {y.dtype for y in autocast + throughout} == {torch.bfloat16}
-    for found, y in zip(autocast + throughout, expected + expected, strict=True):
-        assert F.cosine_similarity(found.float().flatten(), y.flatten(), dim=0) > 0.85
-
-
-@EVERY
-def test_channels_last(case: Case) -> None:
-    model = copy.deepcopy(lively(case)).to(memory_format=torch.channels_last)
-    kept: list[bool] = []
-
-    def look(module: nn.Module, given: Any, y: torch.Tensor) -> None:
-        kept.append(y.is_contiguous(memory_format=torch.channels_last))
-
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(look)
-    x = inputs(small(case))
-    with torch.no_grad():
-        assert close(model(*[image.to(memory_format=torch.channels_last) for image in x]), lively(case)(*x))
-    assert kept and all(kept)
-
-
-@TAKEN
-def test_meta_then_weights(case: Case) -> None:
-    with torch.device("meta"):
-        model = built(small(case)).eval()
-    model.load_state_dict(lively(case).state_dict(), assign=True)
-    x = inputs(small(case))
-    with torch.no_grad():
-        assert torch.equal(model(*x), lively(case)(*x))
-
-
-@TAKEN
-def test_pickle_copy_and_state(case: Case) -> None:
-    model, x = lively(case), inputs(small(case))
-    fresh = built(small(case)).eval()
-    fresh.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), fresh):
-            assert torch.equal(other(*x), model(*x))
 
 
 def test_compile_with_free_sizes() -> None:
@@ -228,19 +126,6 @@ def test_training_outputs_compile() -> None:
     assert [tuple(y.shape) for y in tensors(run(*inputs(small(case))))] == [(2, 1000)] * 3
     model.eval()
     assert isinstance(run(*inputs(small(case))), torch.Tensor)
-
-
-def test_activation_checkpointing() -> None:
-    """Gradients of stages that are computed twice are those of stages computed once."""
-    model = frozen(copy.deepcopy(lively(CASES[0])).double())
-    x = torch.randn(2, 40, 8, 8, dtype=torch.float64)
-    gradients = []
-    for run in (model.stage4, lambda y: checkpoint_sequential(model.stage4, 2, y, use_reentrant=False)):
-        model.zero_grad()
-        run(x).square().sum().backward()
-        gradients.append([p.grad.clone() for p in model.stage4.parameters()])
-    for once, twice in zip(*gradients, strict=True):
-        assert torch.equal(once, twice)
 
 
 def test_features_and_another_head() -> None:
