@@ -26,11 +26,8 @@ pytest.importorskip("torchvision")
 
 LONG = pytest.mark.campaign
 
-# The peers' argument for each of ours.
-RATES = {
-    "timm": {"drop_rate": "drop_rate", "drop_path_rate": "drop_path_rate"},
-    "torchvision": {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth_prob"},
-}
+# timm calls them as we do.
+RATES = ("drop_rate", "drop_path_rate")
 
 
 def trainer(name: str, compiled: Any, **arguments: Any) -> nn.Module:
@@ -39,13 +36,9 @@ def trainer(name: str, compiled: Any, **arguments: Any) -> nn.Module:
     timm's models keep PyTorch's momentum and rates of zero; a recipe gives those of the paper as arguments.
     """
     library, model = name.split("/")
-    given = {
-        theirs: float(compiled.parameters[ours])
-        for ours, theirs in RATES[library].items()
-        if compiled.parameters.get(ours)
-    }
     if library == "timm":
-        return timm.create_model(model, **given, **arguments).train()
+        own = {name: float(compiled.parameters[name]) for name in RATES if compiled.parameters.get(name)}
+        return timm.create_model(model, **{**own, **arguments}).train()
     models = importlib.import_module("torchvision").models
     taken = inspect.signature(models.get_model_builder(model)).parameters
     if "weights_backbone" in taken:
@@ -122,6 +115,11 @@ def test_twenty_steps(case: Case) -> None:
     for own, other in pairs.values():
         if case.peer.startswith(LATER):
             other.momentum = own.momentum
+    own_drops = [m for m in ours.modules() if type(m).__name__ == "DropPath" and m.rate]
+    drops = [m for m in theirs.modules() if type(m).__name__ == "DropPath" and m.drop_prob]  # timm's
+    for own, other in zip(own_drops, drops, strict=False):
+        assert other.drop_prob == pytest.approx(own.rate, abs=1e-6)
+        other.drop_prob = own.rate  # timm computes some of them in float32
     for step, (found, expected) in enumerate(zip(losses(ours, case), losses(theirs, case), strict=True)):
         assert abs(found - expected) <= TOLERANCE * abs(expected), step
     state, wanted = ours.state_dict(), theirs.state_dict()
@@ -178,10 +176,14 @@ def compare(spec: str, variant: str) -> None:
     """Epsilon and momentum of every norm, what every block drops, and what is dropped before the classifier."""
     name = claimed(spec)[variant]
     compiled = effspec.compile(spec, variant=variant)
+    cls = getattr(module_of(str(compiled.emit("torch"))), compiled.name)
+    # Where a variant drops no paths by itself, a rate is given to both.
+    droppable = name.startswith("timm/") and "drop_path_rate" in inspect.signature(cls).parameters
+    given = {"drop_path_rate": float(compiled.parameters["drop_path_rate"]) or 0.2} if droppable else {}
     with torch.device("meta"):
-        ours = getattr(module_of(str(compiled.emit("torch"))), compiled.name)()
+        ours = cls(**given)
     with torch.device("cpu" if name.startswith(COMPUTED) else "meta"):
-        theirs = trainer(name, compiled).to("meta")
+        theirs = trainer(name, compiled, **given).to("meta")
     for path, (own, other) in matched(ours, theirs, compiled).items():
         assert own.eps == other.eps, (path, own.eps, other.eps)
         if isinstance(own, nn.BatchNorm2d):
