@@ -12,7 +12,7 @@ from effspec.frames import MAX_NESTING, MAX_STEPS, Frame, Place, Scope
 from effspec.ir.graph import Value
 from effspec.ir.types import TensorType
 from effspec.layers import Application, Bound, Instance, Layer, Tensor
-from effspec.ops.base import REQUIRED, Op, OpError, show
+from effspec.ops.base import Op, OpError, show
 from effspec.ops.bind import infer
 from effspec.params import ROOT_INIT
 from effspec.resolve import Definition, Module
@@ -180,15 +180,11 @@ class Applier(Builder):
         types = [tensor.type for tensor in tensors]
         given = {name: bound.value for name, bound in layer.bound.items()}
         transform = given.pop("weight", None)
-        for argument in op.arguments:
-            if (
-                argument.name not in given
-                and isinstance(argument.default, str)
-                and argument.default.startswith("default.")
-            ):
-                given[argument.name] = self.contextual(argument.default[8:], place.frame, site.span).value
-            elif argument.name not in given and argument.default is REQUIRED:
-                self.fail("E0304", f"{op.name} needs its argument `{argument.name}`", site.span)
+        for argument in op.filled:
+            if argument.name not in given:
+                if argument.contextual is None:
+                    self.fail("E0304", f"{op.name} needs its argument `{argument.name}`", site.span)
+                given[argument.name] = self.contextual(argument.contextual, place.frame, site.span).value
         try:
             attributes, results, owned = self.operator(op, given, types)
             if isinstance(transform, Layer) and not transform.is_identity:
@@ -202,8 +198,9 @@ class Applier(Builder):
         parameters = self.own_tensors(owned, path, site.span, place.iteration)
         made = self.add_node(op.name, path, tuple(t.value for t in tensors), attributes, results, site.span, parameters)
         application.nodes, application.attributes = (made.id,), attributes
-        out = tuple(Tensor(Value(made.id, i), t, site.span, place.label[0]) for i, t in enumerate(results))
-        return out if op.name == "split" else out[0]
+        if op.name != "split":
+            return Tensor(Value(made.id), results[0], site.span, place.label[0])
+        return tuple(Tensor(Value(made.id, i), t, site.span, place.label[0]) for i, t in enumerate(results))
 
     def _transformed_weight(
         self, op: Op, types: list[TensorType], attributes: Mapping[str, Any], transform: Layer, place: Place

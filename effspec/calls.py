@@ -71,8 +71,10 @@ class Calls(Evaluator):
             arguments.append(self.elements(argument, expression.span))
         if name in IRRATIONAL:
             self.step(node.span, IRRATIONAL_STEPS)
-        with self.at_place(node.span):
+        try:
             return values.call(name, arguments)
+        except values.ValueProblem as problem:
+            self.no_value(problem, node.span)
 
     def _initializer(self, name: str, node: nodes.Call, frame: Frame) -> Initializer:
         names = [argument.name for argument in INITIALIZERS[name]]
@@ -116,8 +118,9 @@ class Calls(Evaluator):
         if layer.inner is not None:
             self.fail("E0303", "each(...) takes no further arguments", node.span, help="give them to the layer inside")
         names, place = self.signature(layer)
-        bound = dict(layer.bound)
+        bound = {**layer.bound}
         given: set[str] = set()
+        instance, iteration = frame.instance, frame.iteration
         weight = layer.weight
         for position, argument in enumerate(node.arguments):
             if argument.name is None:
@@ -156,15 +159,9 @@ class Calls(Evaluator):
                 )
             if isinstance(value, Layer):
                 weight += value.weight * self.uses(layer, name)
-            bound[name] = Bound(value, argument, frame.instance, frame.iteration)
-        return Layer(
-            bound,
-            op=layer.op,
-            definition=layer.definition,
-            taps=layer.taps,
-            variant=layer.variant,
-            weight=min(weight, 10 * MAX_STEPS),
-        )
+            bound[name] = Bound(value, argument, instance, iteration)
+        weight = min(weight, 10 * MAX_STEPS)
+        return Layer(bound, layer.op, layer.definition, None, layer.taps, layer.variant, weight)
 
     def uses(self, layer: Layer, parameter: str) -> int:
         """How often a block names a parameter in its body: what a layer given for it multiplies."""

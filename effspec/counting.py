@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 
 from effspec.diagnostics import EffspecError, Span
 from effspec.frames import Frame, Scope
@@ -76,6 +77,8 @@ class Counting(Statements):
         return expression
 
 
+# Of trees, which are frozen: the same for every point of a model.
+@lru_cache(1024)
 def _needs_tensors(node: nodes.Node) -> bool:
     return any(
         isinstance(part, nodes.Pipe) or (isinstance(part, nodes.Name) and part.id in ("it", "input"))
@@ -83,5 +86,6 @@ def _needs_tensors(node: nodes.Node) -> bool:
     )
 
 
+@lru_cache(1024)
 def _repeats(node: nodes.Node) -> bool:
     return any(isinstance(part, nodes.Line) and part.repeats is not None for part in nodes.descend(node))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn
 
 from effspec import values
@@ -30,7 +29,8 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b,
 }
-IDENTITY = Layer({}, op=OPS["identity"])
+_OPERATORS = {name: Layer({}, op=row) for name, row in OPS.items()}
+IDENTITY = _OPERATORS["identity"]
 IRRATIONAL = ("sqrt", "log", "exp")
 IRRATIONAL_STEPS = 50
 """What fifty digits cost, beside a sum."""
@@ -106,13 +106,9 @@ class Evaluator:
         """Where the values that an error is about were given."""
         return ()
 
-    @contextmanager
-    def at_place(self, span: Span) -> Iterator[None]:
+    def no_value(self, problem: values.ValueProblem, span: Span) -> NoReturn:
         """Give a failed computation the place where it stands."""
-        try:
-            yield
-        except values.ValueProblem as problem:
-            self.fail(problem.code, problem.message, span, help=problem.help)
+        self.fail(problem.code, problem.message, span, help=problem.help)
 
     def charge(self, count: int, weight: int, span: Span) -> None:
         """Refuse what would be too much before any of it is expanded."""
@@ -202,7 +198,7 @@ class Evaluator:
     def read(self, cell: Cell) -> Any:
         """A model parameter's value; evaluates its default on first use and notes who read it."""
         if self.readers and (reader := self.readers[-1]) is not None:
-            reader.reads.append(cell)
+            reader.reads[cell] = None
         if cell.bound is None:
             compute, cell.compute = cell.compute, None
             if compute is None:
@@ -222,7 +218,7 @@ class Evaluator:
         if name in module.namespaces:
             return Namespace(module.namespaces[name])
         if name in OPS and OPS[name].callable:
-            return Layer({}, op=OPS[name])
+            return _OPERATORS[name]
         known = [*module.definitions, *module.namespaces, *OPS, *values.FUNCTIONS]
         # Names of files have been resolved: this one stands in a setting.
         yes = {"yes": "true", "on": "true", "True": "true", "no": "false", "off": "false", "False": "false"}.get(name)
@@ -262,14 +258,18 @@ class Evaluator:
         raise NotImplementedError  # pragma: no cover - the elaborator knows it
 
     def _list(self, node: nodes.List, frame: Frame) -> Any:
-        with self.at_place(node.span):
-            return values.checked_list(tuple(self.evaluate(item, frame) for item in node.items))
+        try:
+            return values.checked_list(tuple([self.evaluate(item, frame) for item in node.items]))
+        except values.ValueProblem as problem:
+            self.no_value(problem, node.span)
 
     def _range(self, node: nodes.Range, frame: Frame) -> Any:
         assert node.start is not None and node.stop is not None
         start, stop = self.evaluate(node.start, frame), self.evaluate(node.stop, frame)
-        with self.at_place(node.span):
+        try:
             return self.elements(values.make_range(start, stop, node.inclusive), node.span)
+        except values.ValueProblem as problem:
+            self.no_value(problem, node.span)
 
     def iterate(
         self, targets: tuple[nodes.Identifier, ...], iterable: nodes.Expr, weight: int, frame: Frame
@@ -440,6 +440,13 @@ class Evaluator:
     def _binary(self, node: nodes.Binary, frame: Frame) -> Any:
         left, right = self.evaluate(node.left, frame), self.evaluate(node.right, frame)
         compute, op = _ARITHMETIC[node.op]
+        if values.is_number(left) and values.is_number(right):
+            if node.op == "**" and not isinstance(right, int):
+                self.step(node.span, IRRATIONAL_STEPS)
+            try:
+                return compute(left, right)
+            except values.ValueProblem as problem:
+                self.no_value(problem, node.span)
         tensors = isinstance(left, Tensor), isinstance(right, Tensor)
         if any(tensors) and op is not None:
             if all(tensors):
@@ -447,14 +454,11 @@ class Evaluator:
             scalar, tensor = (right, left) if tensors[0] else (left, right)
             if values.is_number(scalar):
                 return self.arithmetic(op, [tensor], {"scalar": scalar, "scalar_left": tensors[1]}, node, frame)
-        if values.is_number(left) and values.is_number(right):
-            if node.op == "**" and not isinstance(right, int):
-                self.step(node.span, IRRATIONAL_STEPS)
-            with self.at_place(node.span):
-                return compute(left, right)
         if node.op == "+" and isinstance(left, tuple) and isinstance(right, tuple):
-            with self.at_place(node.span):
+            try:
                 return self.elements(values.checked_list(left + right), node.span)
+            except values.ValueProblem as problem:
+                self.no_value(problem, node.span)
         wrong, side = (left, node.left) if not (values.is_number(left) or tensors[0]) else (right, node.right)
         help = None
         if isinstance(wrong, Layer):

@@ -26,7 +26,7 @@ class Cell:
     bound: Bound | None = None
     origin: str = "default"
     given: Span | None = None
-    reads: list[Cell] = field(default_factory=list)
+    reads: dict[Cell, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

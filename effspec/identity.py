@@ -53,7 +53,8 @@ def hashes(
     lines += [f"output {output.name}" for output in graph.outputs]
     lines += [f"option {name!r} {value!r}" for name, value in sorted((options or {}).items())]
     parameters = graph.parameters(training=True, buffers=True)
-    lines += sorted(f"init {parameter.path} {_initializer(parameter.init)}" for parameter in parameters)
+    words = {init: _initializer(init) for init in {parameter.init for parameter in parameters}}
+    lines += sorted(f"init {parameter.path} {words[parameter.init]}" for parameter in parameters)
     lines += [f"metadata {name!r} {value!r}" for name, value in sorted((metadata or {}).items())]
     return found | {"artefact": _digest("artefact", lines)}
 

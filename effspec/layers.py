@@ -170,7 +170,7 @@ def key(value: Any) -> Any:
         return tuple(key(element) for element in value)
     if isinstance(value, Initializer):
         return (value.kind, tuple((name, key(value.args[name])) for name in sorted(value.args)))
-    if isinstance(value, Fraction):
+    if type(value) is Fraction:
         # Its own hash, which equals that of an equal float, takes a modular power.
         return (value.numerator, value.denominator)
     return (type(value), value)

@@ -11,8 +11,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
@@ -46,7 +47,8 @@ class SpecFile:
     key: tuple[str, str]
 
 
-def shipped() -> dict[str, str]:
+@cache
+def shipped() -> Mapping[str, str]:
     """The shipped specs: `b0` -> `specs/b0.eff`, in alphabetical order."""
     names = sorted(entry.name for entry in files("effspec.specs").iterdir() if entry.name.endswith(SUFFIX))
     return {name.removesuffix(SUFFIX): f"{SHIPPED}/{name}" for name in names}

@@ -26,9 +26,10 @@ def pieces(item: Recipe, weights: Weights, dtype: type[numpy.floating]) -> Itera
         weight, scale = _grouped(whole, item), _scale(item, whole.ndim, weights)
         rows = max(1, _PIECE // max(1, weight[0].size))
         for start in range(0, len(weight), rows):
-            part = slice(start, start + rows)
-            product = numpy.multiply(weight[part], scale[part] if len(scale) > 1 else scale, dtype=numpy.float64)
-            yield product.astype(dtype, copy=False)
+            part = weight[start : start + rows]
+            by = scale[start : start + rows] if len(scale) > 1 else scale
+            product = numpy.empty(part.shape, dtype)
+            yield numpy.multiply(part, by, out=product, dtype=numpy.float64, casting="same_kind")
     else:
         yield evaluate(item, weights, dtype)
 

@@ -102,7 +102,7 @@ class Graph:
         self.name = name
         self.outputs: list[Output] = []
         self._nodes: dict[int, Node] = {}
-        self._users: dict[int, list[int]] = {}
+        self._users: dict[int, list[Node]] | None = None
         self._nx: networkx.MultiDiGraph[int] | None = None
 
     @property
@@ -136,12 +136,8 @@ class Graph:
         for value in node.inputs:
             if value.node not in self._nodes:
                 raise KeyError(f"input {value} of {node.path} is not in the graph")
-            users = self._users[value.node]
-            if node.id not in users:
-                users.append(node.id)
         self._nodes[node.id] = node
-        self._users[node.id] = []
-        self._nx = None
+        self._users = self._nx = None
         return node
 
     def copy(self) -> Graph:
@@ -149,7 +145,6 @@ class Graph:
         graph = Graph(self.name)
         graph.outputs = list(self.outputs)
         graph._nodes = dict(self._nodes)
-        graph._users = {number: list(users) for number, users in self._users.items()}
         return graph
 
     def next_id(self) -> int:
@@ -161,7 +156,12 @@ class Graph:
 
     def users(self, number: int) -> list[Node]:
         """The nodes that read a node's results, each once, in order."""
-        return [self[user] for user in sorted(self._users[number])]
+        if self._users is None:
+            self._users = {node.id: [] for node in self}
+            for node in self:
+                for source in {value.node for value in node.inputs}:
+                    self._users[source].append(node)
+        return list(self._users[number])
 
     @property
     def inputs(self) -> list[Node]:
@@ -204,16 +204,19 @@ class Graph:
         return graph
 
     def live(self, *, training: bool = True) -> Graph:
-        """A copy with only what the inputs and outputs need; without `training` also less the training outputs."""
-        graph = Graph(self.name)
-        graph.outputs = [output for output in self.outputs if training or not output.training]
+        """Only what inputs and outputs need: itself if that is all; without `training` less the training outputs."""
+        outputs = [output for output in self.outputs if training or not output.training]
         needed = {node.id for node in self.inputs}
-        stack = [leaf.node for output in graph.outputs for leaf in leaves(output.value)]
+        stack = [leaf.node for output in outputs for leaf in leaves(output.value)]
         while stack:
             number = stack.pop()
             if number not in needed:
                 needed.add(number)
-                stack.extend(value.node for value in self[number].inputs)
+                stack.extend([value.node for value in self._nodes[number].inputs])
+        if len(needed) == len(self) and len(outputs) == len(self.outputs):
+            return self
+        graph = Graph(self.name)
+        graph.outputs = outputs
         for node in self:
             if node.id in needed:
                 graph.add(node)

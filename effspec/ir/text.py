@@ -55,6 +55,8 @@ def _lines(graph: Graph) -> Iterator[str]:
 
 def attribute_text(value: Attribute) -> str:
     """A value as the text form writes it: numbers exact, tuples in parentheses."""
+    if type(value) is int:
+        return str(value)
     match value:
         case bool():
             return str(value).lower()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class TensorType:
+class TensorType(NamedTuple):
     """`shape` never counts the batch; parameters and what is computed from parameters alone are not `batched`."""
 
     shape: tuple[int, ...]

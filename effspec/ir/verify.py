@@ -12,6 +12,8 @@ The invariants:
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from effspec.ir.graph import Graph, Node, Parameter, Value, leaves
 from effspec.ir.types import TensorType
 from effspec.ops import OPS
@@ -35,6 +37,7 @@ def verify(graph: Graph, after: str, before: Graph | None = None) -> None:
     seen: dict[int, Node] = {}
     paths: dict[str, Node] = {}
     tensors: dict[str, Parameter] = {}
+    rows: dict[object, _Row] = {}
     latest = -1
     for node in graph:
         try:
@@ -45,12 +48,12 @@ def verify(graph: Graph, after: str, before: Graph | None = None) -> None:
                 raise _Violation(f"node {other.id} has the same path")
             for value in node.inputs:
                 _check_value(value, seen, node.training)
-            types = [graph.type(value) for value in node.inputs]
+            types = [seen[value.node].types[value.output] for value in node.inputs]
             if before is None or not _stands(node, types, before):
-                _check_row(node, types)
+                _check_row(node, types, rows)
             for parameter in node.parameters.values():
                 known = tensors.setdefault(parameter.path, parameter)
-                if (known.shape, known.buffer) != (parameter.shape, parameter.buffer):
+                if known is not parameter and (known.shape, known.buffer) != (parameter.shape, parameter.buffer):
                     raise _Violation(
                         f"the tensor {parameter.path} is {_kind(parameter)} here and {_kind(known)} elsewhere"
                     )
@@ -67,6 +70,10 @@ def verify(graph: Graph, after: str, before: Graph | None = None) -> None:
                 _check_value(value, seen, output.training)
         except _Violation as violation:
             raise InternalError(after, f"output {output.name}", str(violation)) from None
+
+
+_Row: TypeAlias = tuple[tuple[TensorType, ...], dict[str, tuple[tuple[int, ...], bool]]]
+"""The types of a node's results, and its tensors: their shapes, and which are buffers."""
 
 
 class _Violation(Exception):
@@ -87,7 +94,20 @@ def _stands(node: Node, types: list[TensorType], before: Graph) -> bool:
     return before.get(node.id) is node and types == [before.type(value) for value in node.inputs]
 
 
-def _check_row(node: Node, types: list[TensorType]) -> None:
+def _check_row(node: Node, types: list[TensorType], rows: dict[object, _Row]) -> None:
+    """What the row infers is in `rows` for nodes that share their attributes: the blocks of a stage."""
+    mark = (node.op, id(node.attributes), *types)
+    if mark not in rows:
+        rows[mark] = _row(node, types)
+    inferred, wanted = rows[mark]
+    if inferred != node.types:
+        raise _Violation(f"its types are {_list(node.types)}, the row infers {_list(inferred)}")
+    found = {name: (parameter.shape, parameter.buffer) for name, parameter in node.parameters.items()}
+    if wanted != found:
+        raise _Violation(f"its tensors are {found}, the row wants {wanted}")
+
+
+def _row(node: Node, types: list[TensorType]) -> _Row:
     row = OPS.get(node.op)
     if row is None:
         raise _Violation("the operator table has no such row")
@@ -100,12 +120,8 @@ def _check_row(node: Node, types: list[TensorType]) -> None:
         inferred = infer(row, types, node.attributes)
     except OpError as error:
         raise _Violation(error.message) from error
-    if inferred != node.types:
-        raise _Violation(f"its types are {_list(node.types)}, the row infers {_list(inferred)}")
     wanted = {name: (tensor.shape, tensor.buffer) for name, tensor in row.tensors(types, node.attributes).items()}
-    found = {name: (parameter.shape, parameter.buffer) for name, parameter in node.parameters.items()}
-    if wanted != found:
-        raise _Violation(f"its tensors are {found}, the row wants {wanted}")
+    return inferred, wanted
 
 
 def _list(types: tuple[object, ...]) -> str:

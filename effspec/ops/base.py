@@ -58,6 +58,12 @@ class Argument:
     default: object = REQUIRED
     choices: tuple[str, ...] = ()
 
+    @property
+    def contextual(self) -> str | None:
+        """The NAME of "default.NAME"."""
+        default = self.default
+        return default[8:] if isinstance(default, str) and default.startswith("default.") else None
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -107,6 +113,16 @@ class Op:
     inference: Literal["compute", "identity"] = "compute"
     attributes: tuple[str, ...] | None = None
     optional: tuple[str, ...] = ()
+
+    @cached_property
+    def filled(self) -> tuple[Argument, ...]:
+        """The arguments that have no value of their own: a call gives them, or the model's contextual default."""
+        return tuple(a for a in self.arguments if a.default is REQUIRED or a.contextual is not None)
+
+    @cached_property
+    def weighted(self) -> bool:
+        """Whether a layer may be given for its weight, which then is a second input of the node."""
+        return any(argument.kind == "layer" for argument in self.arguments)
 
     @cached_property
     def attribute_names(self) -> tuple[str, ...]:

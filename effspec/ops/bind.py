@@ -48,7 +48,7 @@ def _check_arity(op: Op, types: Types, attributes: Attributes) -> None:
     allowed, words = _ARITIES[op.arity]
     if "scalar" in attributes:
         allowed, words = range(1, 2), "one tensor beside its number"
-    elif op.arity == "one" and any(argument.kind == "layer" for argument in op.arguments):
+    elif op.arity == "one" and op.weighted:
         allowed = range(1, 3)  # the second input is what the layer made of the weight
     if len(types) not in allowed:
         found = "one tensor" if len(types) == 1 else f"{len(types)} tensors" if types else "none"

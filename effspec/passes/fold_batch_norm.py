@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effspec.ir.graph import Graph, Node, Value, leaves
-from effspec.passes.derived import Derived, Scaled, Shifted, derived, fresh, norm_of, recipe, sources
+from effspec.passes.derived import Derived, Scaled, Shifted, derived, fresh, norm_of, recipe
 
 _AXIS = {"conv": 0, "linear": 0, "conv_transpose": 1}
 
@@ -47,13 +47,17 @@ def _folded(node: Node, norm: Node, known: dict[object, Derived], taken: set[str
         "weight": (weight.shape, Scaled(recipe(weight), scale, _AXIS[node.op], groups)),
         "bias": (norm.types[0].shape[:1], Shifted(recipe(bias) if bias else None, scale)),
     }
+    # The ratio, for a fraction's hash takes a modular power.
+    eps = scale.eps.as_integer_ratio()
+    held = [parameter.path for parameter in norm.parameters.values()]
     parameters = {}
     for name, (shape, made) in recipes.items():
         # Operators that share their tensors and their norm (`each`) share the folded tensors too.
-        key = (name, node.op, groups, scale.eps, *(source.path for source in sources(made)))
         old = node.parameters.get(name)
-        if key not in known:
+        key = (name, node.op, groups, eps, old.path if old is not None else None, *held)
+        found = known.get(key)
+        if found is None:
             path = old.path if isinstance(old, Derived) else fresh(f"{node.path}.{name}_folded", taken)
-            known[key] = derived(path, shape, made)
-        parameters[name] = known[key]
+            found = known[key] = derived(path, shape, made)
+        parameters[name] = found
     return replace(node, attributes={**node.attributes, "bias": True}, parameters=parameters)
