@@ -419,6 +419,37 @@ def show(
         data(line)
 
 
+@cli.command(short_help="Print what a point costs, as several tools count.")
+@spec_argument
+@point_options
+@click.option("--by", type=click.Choice(["stage", "block", "layer"]), help="A line for each of these, too.")
+@click.option(
+    "--convention",
+    type=click.Choice(["paper", "pycls", "fvcore", "torchvision"]),
+    help="Of those lines; paper if not given.",
+)
+@json_option
+def cost(
+    spec: str, variant: str | None, phi: str | None, settings: tuple[str, ...], model: str | None, by: str | None,
+    convention: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Print what a point costs, without building it: parameters, operations, activations and memory of one image.
+
+    Tools that call what they count FLOPs count different things: each convention gives the number of its tool.
+    `sees` is the receptive field of windows alone, in pixels of the input.
+    """
+    if convention is not None and by is None:
+        raise click.UsageError("--convention has no effect without --by: the totals are in all of them")
+    compiled = _compiled(spec, variant, phi, settings, model)
+    if as_json:
+        document("costed", compiled, by or "stage", convention or "paper")
+        return
+    from effspec.commands.cost import lines
+
+    for line in lines(compiled, by, convention or "paper"):
+        data(line)
+
+
 @cli.command(short_help="Explain the code of an error (E0301), or a name (MBConv, conv).")
 @click.argument("code", required=False, shell_complete=complete_code)
 @json_option

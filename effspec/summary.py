@@ -122,6 +122,32 @@ class ShowDocument(_Part):
     stages: list[Stage]
 
 
+class CostPart(_Part):
+    """Operators taken together; `receptive_field` is null where they see the whole input."""
+
+    name: str
+    outputs: list[list[int]]
+    params: int
+    buffers: int
+    operations: int
+    activations: int
+    peak_bytes: int
+    receptive_field: list[int] | None
+
+
+class CostDocument(_Part):
+    """`effspec cost --json`."""
+
+    schema_: Literal["effspec.cost/1"] = Field(default="effspec.cost/1", serialization_alias="schema")
+    point: Point
+    operations: dict[str, int] = Field(description="of one image, by convention")
+    buffers: int
+    depth: int
+    by: str
+    convention: str = Field(description="of the operations of the parts")
+    parts: list[CostPart]
+
+
 class Checked(_Part):
     """What `check` found in one spec."""
 
@@ -345,6 +371,7 @@ class WeightsDiffDocument(_Part):
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "compile": CompileDocument,
     "show": ShowDocument,
+    "cost": CostDocument,
     "check": CheckDocument,
     "diagnostics": DiagnosticsDocument,
     "verify": VerifyDocument,
@@ -388,6 +415,33 @@ def shown(made: Compiled) -> ShowDocument:
         for row in stages(made.elaborated, made.cost)
     ]
     return ShowDocument(point=_point(made), stages=rows)
+
+
+def costed(made: Compiled, by: str, convention: str) -> CostDocument:
+    from effspec.conventions import CONVENTIONS, counted, parts
+
+    rows = [
+        CostPart(
+            name=part.cost.name,
+            outputs=[list(kind.shape) for kind in part.cost.types],
+            params=part.cost.params,
+            buffers=part.cost.buffers,
+            operations=part.operations,
+            activations=part.cost.acts,
+            peak_bytes=part.cost.peak,
+            receptive_field=list(part.field) if part.field is not None else None,
+        )
+        for part in parts(made.cost, by, convention)
+    ]
+    return CostDocument(
+        point=_point(made),
+        operations={name: counted(made.cost, name) for name in CONVENTIONS},
+        buffers=made.cost.buffers,
+        depth=made.cost.depth,
+        by=by,
+        convention=convention,
+        parts=rows,
+    )
 
 
 def checked(results: Sequence[Result]) -> CheckDocument:

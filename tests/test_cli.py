@@ -877,7 +877,7 @@ def test_completion_answers(here: Path) -> None:
         "dynamic_size=false", "dynamic_size=true", "dtype=float32", "dtype=float64",
     }  # fmt: skip
     assert answers("explain", "e060") == {"E0601", "E0602", "E0603", "E0604", "E0605", "E0606"}
-    assert answers("schema", "c") == {"compile", "check"}
+    assert answers("schema", "c") == {"compile", "cost", "check"}
 
 
 def test_help_fits(effspec_: Any) -> None:

@@ -62,6 +62,7 @@ LAYERS = (
     "effspec.passes",
     "effspec.identity",
     "effspec.cost",
+    "effspec.conventions",
     "effspec.stages",
     "effspec.nearest",
     "effspec.output",
