@@ -31,6 +31,24 @@ class ParameterValue:
     reads: frozenset[str] = frozenset()
 
 
+class Tree:
+    """The instances of an elaborated model, which are taken apart when nobody holds this any more.
+
+    They know their parents and their children.  Apart, their memory is free at once: to find such rings, Python's
+    collector would look through all that the process holds, for longer than a compilation takes.
+    """
+
+    def __init__(self, root: Instance) -> None:
+        self.root = root
+
+    def __del__(self) -> None:
+        rest = [self.root]
+        while rest:
+            instance = rest.pop()
+            rest += instance.children
+            instance.take_apart()
+
+
 @dataclass(eq=False)
 class Elaborated:
     """A lowered model: its graph, and the record of its instances for backends that write source.
@@ -42,7 +60,7 @@ class Elaborated:
     graph: Graph
     module: Module
     model: nodes.Model
-    root: Instance
+    tree: Tree
     parameters: dict[str, ParameterValue]
     blocks: int
     preparation: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -51,14 +69,10 @@ class Elaborated:
     rescaled: bool = False
     steps: int = 0
 
-    def __del__(self) -> None:
-        # Instances know their parents and their children.  Apart, their memory is free at once: to find such rings,
-        # Python's collector would look through all that the process holds, for longer than a compilation takes.
-        rest = [self.root]
-        while rest:
-            instance = rest.pop()
-            rest += instance.children
-            instance.take_apart()
+    @property
+    def root(self) -> Instance:
+        """The model's own instance; it is whole for as long as this record, or a copy of it, is there."""
+        return self.tree.root
 
 
 @dataclass(frozen=True)
@@ -211,7 +225,7 @@ def elaborate(
         graph.live(),
         module,
         node,
-        frame.instance,
+        Tree(frame.instance),
         _parameter_values(cells),
         frame.context.block,
         elaborator.preparation,
