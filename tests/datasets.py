@@ -3,8 +3,8 @@
     animals   10 kinds of animals as silhouettes of 28 x 28 (the package animal-mnist), without its duplicates
     digits    1,797 handwritten digits of 8 x 8 (scikit-learn)
     pieces    pieces of scikit-image's pictures, 64 x 64: which picture is it from?
-    textures  shapes with fine textures, drawn from a seed: 9 classes, of which a third is known by the shape alone,
-              a third by the texture alone, which is gone below about 64 x 64
+    textures  one of three shapes with one of three fine textures, drawn from a seed: 9 classes.  The shape is as
+              large as a third of the picture, the texture is gone where pictures of 128 are shrunk to 32
 
 The same command writes the same files.  A fifth of each class is held out (`val`).
 """
@@ -18,6 +18,7 @@ import io
 import pickle
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,14 +54,21 @@ class _Arrays(pickle.Unpickler):
         if (module.replace("numpy._core", "numpy.core"), name) == ("numpy.core.multiarray", "_reconstruct"):
             return _empty
         if (module, name) == ("numpy", "ndarray"):
-            return numpy.ndarray
+            return _Class
         if (module, name) == ("numpy", "dtype"):
             return _dtype
         raise Unusable(f"the file asks for {module}.{name}, which is no array")
 
 
+class _Class:
+    """The class of arrays, which a file names and does not call."""
+
+    def __init__(self, *_: object) -> None:
+        raise Unusable("the file makes an array of its own, which is not to be trusted")
+
+
 def _empty(kind: type, shape: tuple[int, ...], code: bytes) -> Array:
-    # Its shape and numbers are set from the file then.
+    # Its shape and numbers are set from the file then: as many as the file has.
     return numpy.ndarray.__new__(numpy.ndarray, (0,), numpy.dtype("u1"))
 
 
@@ -75,7 +83,9 @@ def arrays(data: bytes) -> Array:
     """The array of a pickle."""
     try:
         found = _Arrays(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError, MemoryError,
+    ) as error:  # fmt: skip
         raise Unusable(f"the file is no pickle of an array: {error}") from None
     if not isinstance(found, numpy.ndarray):
         raise Unusable(f"the file holds a {type(found).__name__}, which is no array")
@@ -88,9 +98,11 @@ def animals() -> Labelled:
     if place is None or place.origin is None:
         raise Unusable("animals need a package: pip install --no-deps animal-mnist==0.4")
     folder = Path(place.origin).parent / "data" / "Animal_MNIST"
-    pictures, labels = (
-        arrays(gzip.decompress((folder / f"animal_{name}_version_3.gz").read_bytes())) for name in ("data", "label")
-    )
+    try:
+        files = [gzip.decompress((folder / f"animal_{name}_version_3.gz").read_bytes()) for name in ("data", "label")]
+    except (OSError, EOFError, zlib.error) as error:
+        raise Unusable(f"the package animal-mnist is damaged: {error}") from None
+    pictures, labels = map(arrays, files)
     names = ("bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra")
     return _without_duplicates(Labelled(pictures, labels, names))
 
@@ -126,6 +138,8 @@ def pieces(size: int = 64, count: int = 100, seed: int = 0) -> Labelled:
     pictures, labels = [], []
     for label, name in enumerate(names):
         whole = numpy.asarray(getattr(data, name)())[..., :3]
+        if size * 2 > min(whole.shape[:2]):
+            raise Unusable(f"pieces of {size} pixels are too large: at most {min(whole.shape[:2]) // 2} for {name}")
         border = whole.shape[1] - max(size, whole.shape[1] // HELD_OUT)
         for number in range(count):
             top = draws.integers(0, whole.shape[0] - size + 1)
@@ -218,6 +232,9 @@ def main(words: list[str] | None = None) -> int:
     for name in ("size", "count", "seed"):
         parser.add_argument(f"--{name}", type=int, help="of textures and pieces")
     given = parser.parse_args(words)
+    for name, least in (("size", 8), ("count", 1), ("seed", 0)):
+        if (value := getattr(given, name)) is not None and not least <= value <= 512:
+            parser.error(f"--{name} is from {least} to 512, found {value}")
     options = {name: getattr(given, name) for name in ("size", "count", "seed") if getattr(given, name) is not None}
     if options and given.kind in ("animals", "digits"):
         parser.error(f"{given.kind} are what they are: drop --{next(iter(options))}")

@@ -77,12 +77,13 @@ class Hostile:
     [
         (pickle.dumps(Hostile()), "the file asks for posix.system, which is no array"),
         (pickle.dumps(numpy.array([Hostile()], dtype=object)), "which are no numbers"),
+        (b"\x80\x04cnumpy\nndarray\n\x8a\x06\x00\x00\x00\x00\x00\x10\x85R.", "an array of its own"),
         (pickle.dumps(numpy.array([1, None], dtype=object)), "which are no numbers"),
         (pickle.dumps([1, 2]), "the file holds a list, which is no array"),
         (pickle.dumps(numpy.zeros(9))[:60], "the file is no pickle of an array"),
         (b"", "the file is no pickle of an array"),
     ],
-    ids=["code", "code-in-array", "objects", "list", "cut", "empty"],
+    ids=["code", "code-in-array", "size", "objects", "list", "cut", "empty"],
 )
 def test_nothing_but_arrays_is_built(content: bytes, message: str) -> None:
     with pytest.raises(datasets.Unusable, match=message):
@@ -101,6 +102,22 @@ def test_what_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "file").write_text("")
     assert datasets.main(["digits", str(tmp_path / "file" / "digits")]) == 1
     assert capsys.readouterr().err == f"error: cannot write {tmp_path}/file/digits: not a directory\n"
+
+
+@pytest.mark.parametrize("words", [["--size", "0"], ["--count", "-1"], ["--seed", "9999"]])
+def test_options_have_limits(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        datasets.main(["textures", str(tmp_path / "textures"), *words])
+    assert f"error: {words[0]} is from " in capsys.readouterr().err
+    assert datasets.main(["pieces", str(tmp_path / "pieces"), "--size", "300"]) == 1
+    assert "error: pieces of 300 pixels are too large: at most" in capsys.readouterr().err
+
+
+def test_one_picture_with_two_labels_is_left_out() -> None:
+    pictures = numpy.zeros((4, 2, 2), numpy.uint8)
+    pictures[2:] = numpy.arange(8).reshape(2, 2, 2)
+    found = datasets._without_duplicates(datasets.Labelled(pictures, numpy.array([0, 1, 1, 0]), ("a", "b")))
+    assert numpy.array_equal(found.pictures, pictures[2:]) and found.labels.tolist() == [1, 0]
 
 
 def test_textures_need_their_resolution() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from PIL import Image
 
 from effspec.cli import main
@@ -138,6 +139,21 @@ CASES: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     ),
     (
         unchanged,
+        ("--shard",),
+        "error: --shard has no effect in one process\n  = help: drop it, or start several: torchrun train.py ...\n",
+    ),
+    (
+        unchanged,
+        ("--device", "gpu"),
+        "error: there is no device called gpu\n  = help: give cpu, cuda or cuda:1\n",
+    ),
+    (
+        unchanged,
+        ("--device", "mps"),
+        "error: training runs on CPUs and CUDA devices, found --device mps\n  = help: give cpu, cuda or cuda:1\n",
+    ),
+    (
+        unchanged,
         ("--weights", "missing.safetensors"),
         "error: cannot read the weights missing.safetensors: ...",
     ),
@@ -250,6 +266,28 @@ def _limit(limits: tuple[int, int]) -> None:
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(data: Path, script: Path, tmp_path: Path) -> None:
+    done = training.train(script, "--data", str(data), "--output", str(tmp_path / "run"), "--device", "cuda")
+    assert (done.status, done.err) == (
+        1,
+        "error: --device cuda: PyTorch finds no GPU here\n  = help: drop it, or install PyTorch for CUDA\n",
+    )
+
+
+def test_too_little_memory(data: Path, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", full)
+    done = training.train(script, "--data", str(data), "--output", str(tmp_path / "run"))
+    assert (done.status, done.err) == (
+        1,
+        "error: the GPU has too little memory for a step\n  = help: a smaller --batch-size, or more parts of it "
+        "(--accumulate), --recompute or --precision bfloat16\n",
+    )
 
 
 def test_another_run_is_not_mixed_with_one(data: Path, script: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -52,14 +55,18 @@ def test_two_processes_of_a_layer_norm_net_are_one(
     check(one, tmp_path / "two")
 
 
-def test_two_processes_of_a_batch_norm_net_are_two_parts(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--shard",)], ids=["ddp", "fsdp"])
+def test_two_processes_of_a_batch_norm_net_are_two_parts(more: tuple[str, ...], data: Path, tmp_path: Path) -> None:
     """Each half of a batch is normalised by itself, in two processes as in two parts; what is dropped is the same."""
     folder = training.script(tmp_path / "script", "b0")
     words = ("--data", str(data), "--drop-path-rate", "0.2", "--drop-rate", "0.2", "--mixup", "0.2")
     done = training.train(folder, *SAME, *words, "--accumulate", "2", "--output", str(tmp_path / "parts"))
     assert done.status == 0, done.err
-    done = training.train_apart(folder, *SAME, *words, "--output", str(tmp_path / "two"), processes=2)
+    done = training.train_apart(folder, *SAME, *words, *more, "--output", str(tmp_path / "two"), processes=2)
     assert done.status == 0, done.err
+    best = max(training.curve(tmp_path / "two", "top1"))
+    told = training.run(folder, "evaluate.py", str(tmp_path / "two" / "best.safetensors"), "--data", str(data))
+    assert told.out.startswith(f"top-1 {best:.2f} %"), "what is kept is not what was judged"
     assert training.curve(tmp_path / "two") == pytest.approx(training.curve(tmp_path / "parts"), rel=TOLERANCE)
 
 
@@ -69,10 +76,16 @@ def test_a_sharded_run_goes_on(layer_norm: tuple[Path, Path], data: Path, tmp_pa
     words = (*SAME, "--data", str(data), "--drop-path-rate", "0", "--shard", "--save-every", "1")
     run = tmp_path / "run"
     started = training.process(folder, *words, "--output", str(run), processes=2)
-    while started.poll() is None and len(training.curve(run) if (run / "log.jsonl").exists() else []) < 3:
-        pass
-    started.kill()
-    started.communicate()
+    end = time.monotonic() + 120
+    while started.poll() is None and time.monotonic() < end:
+        if (run / "log.jsonl").exists() and len(training.curve(run)) >= 3:
+            break
+        time.sleep(0.01)
+    # torchrun's processes have sessions of their own: what ends it does not end them.
+    for child in Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    started.communicate(timeout=120)
+    assert len(training.curve(run)) < len(training.curve(one)), "it came to its end"
     done = training.train_apart(folder, *words, "--output", str(run), processes=2)
     assert done.status == 0, done.err
     check(one, run)

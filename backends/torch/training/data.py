@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import signal
 import sys
 import tarfile
@@ -187,9 +188,7 @@ def decode(data: bytes, name: str) -> Image.Image:
                 picture = Image.fromarray((wide.astype(numpy.float64) / 257).round().astype(numpy.uint8))
             return picture.convert(MODES[point.CHANNELS])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Mistake(
-            f"cannot read the picture {name}: {error}", "repair or remove it, or leave such out with --broken skip"
-        ) from None
+        raise Mistake(f"cannot read the picture {name}: {error}", "repair or remove it") from None
 
 
 def prepare(
@@ -209,6 +208,16 @@ def prepare(
     filter = Image.Resampling[point.INTERPOLATION.upper()]
     picture = picture.resize(resized[::-1], filter).crop((left, top, left + size[1], top + size[0]))
     return TF.pil_to_tensor(picture)
+
+
+def read(pictures: Pictures, index: int) -> Image.Image:
+    """A picture of a data set; a Mistake where its file cannot be read."""
+    name = pictures.name(index)
+    try:
+        data = pictures.read(index)
+    except OSError as error:
+        raise Mistake(f"cannot read the picture {name}: {error.strerror or error}", "repair or remove it") from None
+    return decode(data, name)
 
 
 def augmentation(settings: Settings) -> v2.Compose:
@@ -240,13 +249,11 @@ class Training(Dataset[Item]):
         torch.default_generator.manual_seed(stream(self.seed, epoch, index))
         for instead in range(index, index + 100):
             position = instead % len(self.pictures)
-            name = self.pictures.name(position)
             try:
-                picture = decode(self.pictures.read(position), name)
-                return self.augment(picture), self.pictures.label(position)
+                return self.augment(read(self.pictures, position)), self.pictures.label(position)
             except Mistake as mistake:
                 if not self.skip:
-                    return mistake
+                    return Mistake(mistake.message, f"{mistake.help}, or leave such out with --broken skip")
                 print(f"note: left out: {mistake.message}", file=sys.stderr)
         return Mistake("100 pictures in a row cannot be read", "look at the data")
 
@@ -262,7 +269,7 @@ class Evaluation(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         try:
-            picture = decode(self.pictures.read(index), self.pictures.name(index))
+            picture = read(self.pictures, index)
         except Mistake as mistake:
             return mistake
         return prepare(picture), self.pictures.label(index)
@@ -321,8 +328,10 @@ def loader(dataset: Dataset[Item], settings: Settings, **more: Any) -> DataLoade
 
 
 def _patient(worker: int) -> None:
-    # An interrupt is for the process that trains: it saves, and stops its readers.
+    # Signals to the group are for the process that trains: it saves, and stops its readers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def batches(loader: DataLoader[Item], device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -24,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from blocks import blocks
-from settings import Settings
+from settings import Mistake, Settings
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _FROM_FIRST = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -35,10 +37,15 @@ class Processes:
 
     def __init__(self, settings: Settings) -> None:
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-        gpu = torch.cuda.is_available() and not settings.device.startswith("cpu")
-        default = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if gpu else "cpu"
-        self.device = torch.device(settings.device or default)
         self.together = "WORLD_SIZE" in os.environ
+        self.device = _device(settings.device)
+        for name, wanted in (("--shard", settings.shard), ("--sync-batch-norm", settings.sync_batch_norm)):
+            if wanted and not self.together:
+                raise Mistake(
+                    f"{name} has no effect in one process", "drop it, or start several: torchrun train.py ..."
+                )
+        if settings.sync_batch_norm and self.device.type != "cuda":
+            raise Mistake("--sync-batch-norm works on GPUs only", "drop it")
 
     def __enter__(self) -> Self:
         if self.device.type == "cuda":
@@ -81,6 +88,43 @@ class Processes:
         if self.together:
             dist.all_reduce(value)
         return value
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give every process the first one's values."""
+        if self.together:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def agree(self, step: int, folder: Path) -> None:
+        """Stop where processes would go on from different steps: they do not see the same folder."""
+        steps = torch.tensor([step, -step], device=self.device)
+        if self.together:
+            dist.all_reduce(steps, dist.ReduceOp.MAX)
+        if steps.sum() != 0:
+            raise Mistake(
+                f"not every process finds the run in {folder}", "--output is a folder that all machines share"
+            )
+
+
+def _device(wanted: str) -> torch.device:
+    """The device of this process: of several on a machine, each has its own GPU."""
+    own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    try:
+        device = torch.device(wanted or (own if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise Mistake(f"there is no device called {wanted}", "give cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise Mistake(f"training runs on CPUs and CUDA devices, found --device {wanted}", "give cpu, cuda or cuda:1")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Mistake(f"--device {wanted}: PyTorch finds no GPU here", "drop it, or install PyTorch for CUDA")
+    if (
+        wanted
+        and device.type == "cuda"
+        and device.index is not None
+        and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
+    ):
+        raise Mistake(f"--device {wanted} would be the GPU of every process", "drop it: each process takes its own")
+    return torch.device(own) if device.type == "cuda" and device.index is None else device
 
 
 def leave(status: int) -> NoReturn:

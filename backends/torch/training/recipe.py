@@ -101,10 +101,15 @@ class Average:
     def update(self, state: dict[str, torch.Tensor]) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        moving = [name for name, tensor in state.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.state[n] for n in moving], [state[n].detach() for n in moving], 1 - decay)
-        for name in state.keys() - set(moving):
-            self.state[name].copy_(state[name])
+        # Shares and whole tensors (buffers, beside shared parameters) do not mix in one call.
+        kinds: dict[type, list[str]] = {}
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                kinds.setdefault(type(self.state[name]), []).append(name)
+            else:
+                self.state[name].copy_(tensor)
+        for names in kinds.values():
+            torch._foreach_lerp_([self.state[n] for n in names], [state[n].detach() for n in names], 1 - decay)
 
     @torch.no_grad()
     def load(self, state: dict[str, torch.Tensor], updates: int) -> None:

@@ -65,8 +65,6 @@ class Run:
         check_classes(train, val)
         self.classes = train.classes
         self.parts = Parts(len(train), settings, processes.rank, processes.count)
-        if processes.first:
-            claim(self.folder, settings)
         self.train = loader(Training(train, settings), settings, batch_sampler=self.parts)
         own = Subset(Evaluation(val), range(processes.rank, len(val), processes.count))
         size = max(self.parts.batch // processes.count // settings.accumulate, 1)
@@ -88,7 +86,10 @@ class Run:
 
         self.step, self.best = 0, -1.0
         self.asked = self.stopped = False  # asked by a signal in this process; agreed by all
+        if processes.first:
+            claim(self.folder, settings)  # only now: what is wrong with the settings has been said
         self._resume()
+        processes.agree(self.step, self.folder)
         self.journal = Journal(self.folder, settings, self.step, self.parts.steps * settings.epochs, processes.first)
 
     # Going on
@@ -223,6 +224,7 @@ class Run:
         """Evaluate at the evaluation size; keep the weights where they are the best so far."""
         weights = whole(self.weights())
         self.judge.load_state_dict(weights)
+        self.processes.share(self.judge.buffers())  # each process has seen its own pictures; the first one's are kept
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         for pictures, labels in batches(self.val, self.device):
             dtype = torch.float64 if self.settings.precision == "float64" else torch.float32
@@ -265,9 +267,16 @@ def main() -> int:
                 print(f"\nstopped at step {run.step}; the same command goes on from there", file=sys.stderr)
                 return 130
     except Mistake as mistake:
-        print(f"\n{mistake}" if sys.stderr.isatty() else mistake, file=sys.stderr)
-        return 1
+        return _say(mistake)
+    except torch.OutOfMemoryError:
+        help = "a smaller --batch-size, or more parts of it (--accumulate), --recompute or --precision bfloat16"
+        return _say(Mistake("the GPU has too little memory for a step", help))
     return 0
+
+
+def _say(mistake: Mistake) -> int:
+    print(f"\n{mistake}" if sys.stderr.isatty() else mistake, file=sys.stderr)
+    return 1
 
 
 def _stop(run: Run, number: int) -> None:
